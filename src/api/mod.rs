@@ -1,0 +1,17 @@
+//! The kinds users apply, one file a kind, and the conditions their statuses share.
+//!
+//! Types only: serde, schema and CEL. A field that holds something with a grammar (a duration, a
+//! template, a selector) keeps the string as written, so that an object which an older or foreign
+//! schema let through still decodes; parsing it is the business of who uses it.
+
+mod cluster_federated_trust_domain;
+mod cluster_spiffe_id;
+mod cluster_static_entry;
+pub mod conditions;
+pub mod duration;
+mod trust_domain;
+
+pub use cluster_federated_trust_domain::*;
+pub use cluster_spiffe_id::*;
+pub use cluster_static_entry::*;
+pub use trust_domain::*;

@@ -1,0 +1,3 @@
+//! The `spiffe-operator` binary.
+
+fn main() {}
