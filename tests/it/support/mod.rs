@@ -4,7 +4,11 @@
 //! process dies, however it dies. Nothing here waits for a time: it waits for a condition, with a
 //! deadline, and says at the deadline what it saw last.
 
-#![allow(dead_code, reason = "each part is for the tests that need it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each part is for the tests that need it"
+)]
 
 mod control_plane;
 mod objects;
@@ -14,8 +18,8 @@ mod wait;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub(crate) use control_plane::{ControlPlane, Options, control_plane};
-pub(crate) use objects::{apply, apply_file, namespace, node, pod, service_account};
+pub(crate) use control_plane::{ControlPlane, Options, control_plane, install};
+pub(crate) use objects::{apply, apply_dry, documents, namespace, node, pod, service_account};
 pub(crate) use operator::{Operator, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
 pub(crate) use wait::{SOON, wait_until};
