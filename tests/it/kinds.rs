@@ -345,7 +345,7 @@ async fn a_trust_domain_is_taken_where_it_can_work() {
         (
             "/bundleConfigMaps",
             json!({ "formats": ["pem", "pem"] }),
-            "Duplicate value: \"pem\"",
+            "duplicate entries",
         ),
         (
             "/bundleConfigMaps",
@@ -488,13 +488,18 @@ async fn samples_and_what_helm_installs_are_taken() {
     ] {
         for object in documents::<Value>(path) {
             let stored = apply_dry(&client, &object).await.unwrap();
-            for (field, value) in object["spec"].as_object().unwrap() {
-                assert_eq!(
-                    &stored.data["spec"][field], value,
-                    "{path}: {field} was changed"
-                );
-            }
+            assert!(contains(&stored.data["spec"], &object["spec"]), "{path}: {stored:?}");
         }
+    }
+}
+
+/// Whether all of `part` is in `whole`, which may have defaults besides.
+fn contains(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(key, value)| whole.get(key).is_some_and(|found| contains(found, value))),
+        _ => whole == part,
     }
 }
 
@@ -554,19 +559,13 @@ async fn upstreams_own_crds_will_do() {
     );
 }
 
+/// By merge patch: server-side apply refuses fields that the schema does not have.
 async fn write_status<K>(api: &Api<K>, name: &str, status: &impl serde::Serialize) -> K
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "status": status,
-    });
-    let params = PatchParams::apply("test").force();
-    api.patch_status(name, &params, &Patch::Apply(patch))
-        .await
-        .unwrap()
+    let patch = json!({ "status": status });
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
 }
 
 /// Tries each change on an object of its own, without storing it.

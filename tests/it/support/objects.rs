@@ -108,12 +108,7 @@ async fn apply_with(
         .name
         .as_deref()
         .expect("the object has a name");
-    api.patch(
-        name,
-        &PatchParams::apply("test").force(),
-        &Patch::Apply(&object),
-    )
-    .await
+    api.patch(name, params, &Patch::Apply(&object)).await
 }
 
 /// The documents of a YAML file of the repository.
