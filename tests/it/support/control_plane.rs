@@ -228,3 +228,23 @@ fn devcluster() -> Result<PathBuf, String> {
         ),
     }
 }
+
+#[tokio::test]
+async fn an_api_server_can_be_taken_away_and_given_back() {
+    let own = ControlPlane::start(Options::default()).await;
+    let client = own.client().await;
+    client.apiserver_version().await.unwrap();
+    own.command("stop apiserver").await;
+    assert!(client.apiserver_version().await.is_err());
+    own.command("start apiserver").await;
+    wait_until("the API server", SOON, || async {
+        client
+            .apiserver_version()
+            .await
+            .map_err(|error| error.to_string())
+    })
+    .await;
+    let folder = own.dir().to_owned();
+    drop(own);
+    assert!(!folder.exists(), "{} is left over", folder.display());
+}
