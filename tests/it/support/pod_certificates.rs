@@ -161,7 +161,7 @@ impl Kubelet {
 /// The request as version `v1` has it; later versions have the fields of earlier ones.
 fn typed(mut object: DynamicObject) -> PodCertificateRequest {
     if let Some(types) = &mut object.types {
-        types.api_version = "certificates.k8s.io/v1".to_owned();
+        "certificates.k8s.io/v1".clone_into(&mut types.api_version);
     }
     serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
 }
