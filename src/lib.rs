@@ -7,5 +7,35 @@
 
 pub mod api;
 pub mod authority;
+pub mod clusters;
+pub mod domains;
 pub mod registration;
+pub mod runtime;
 pub mod spiffe;
+
+/// An error and all its causes on one line.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        // Some libraries repeat the cause in the message.
+        if !text.ends_with(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// The longest prefix of `text` that has at most `bytes` bytes and ends between two characters.
+#[must_use]
+pub fn truncate(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
