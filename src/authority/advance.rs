@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    AuthorityOrigin, CertificateAuthority, Journal, KeyError, Observed, PrivateKey, RotationPolicy,
-    SignError, Step, next_step,
+    CertificateAuthority, Journal, KeyError, Observed, PrivateKey, RotationPolicy, SignError, Step,
+    next_step,
 };
 use crate::{
     api::{CaKeyType, CaSubject},
@@ -126,12 +126,4 @@ fn generate(
         not_after,
     )
     .map_err(|source| AdvanceError::SelfSign { source })
-}
-
-impl AuthoritySettings {
-    /// Whether the CAs are made by us.
-    #[must_use]
-    pub fn is_self_signed(&self) -> bool {
-        self.policy.origin == AuthorityOrigin::SelfSigned
-    }
 }

@@ -450,3 +450,302 @@ impl Decision<'_> {
         active.origin != self.policy.origin || active.origin == AuthorityOrigin::Imported
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: i64 = 1_800_000_000;
+    const DAY: i64 = 24 * 3600;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(START + second).unwrap()
+    }
+
+    fn name(name: &str) -> Fingerprint {
+        Fingerprint::of(name.as_bytes())
+    }
+
+    fn key_id(name: &str) -> KeyId {
+        KeyId(name.as_bytes().to_vec())
+    }
+
+    /// A CA of eight days.
+    fn record(called: &str, begin: i64, origin: AuthorityOrigin) -> Record {
+        Record {
+            fingerprint: name(called),
+            root: name(called),
+            key_id: key_id(called),
+            origin,
+            state: AuthorityState::Prepared,
+            not_before: at(begin),
+            not_after: at(begin + 8 * DAY),
+            prepared_at: at(begin),
+            published_at: None,
+            activated_at: None,
+        }
+    }
+
+    fn policy(origin: AuthorityOrigin) -> RotationPolicy {
+        RotationPolicy {
+            origin,
+            propagation: PROPAGATION,
+        }
+    }
+
+    fn step_at(
+        ledger: &Ledger,
+        origin: AuthorityOrigin,
+        second: i64,
+        published: &[&str],
+        candidate: Option<&str>,
+    ) -> Option<Step> {
+        let published = published.iter().map(|called| name(called)).collect();
+        let candidate = candidate.map(name);
+        let observed = Observed {
+            now: at(second),
+            published: &published,
+            candidate: candidate.as_ref().map(|c| (c, at(100 * DAY))),
+        };
+        next_step(ledger, &policy(origin), &observed)
+    }
+
+    fn with_active(called: &str, origin: AuthorityOrigin) -> Ledger {
+        let fingerprint = name(called);
+        Ledger::default()
+            .with_prepared(record(called, 0, origin))
+            .after(
+                &Step::ConfirmPublished {
+                    fingerprint: fingerprint.clone(),
+                },
+                at(1),
+            )
+            .after(&Step::Activate { fingerprint }, at(2))
+    }
+
+    const OWN: AuthorityOrigin = AuthorityOrigin::SelfSigned;
+    const IMPORTED: AuthorityOrigin = AuthorityOrigin::Imported;
+
+    #[test]
+    fn the_first_ca_signs_as_soon_as_it_is_published() {
+        let ledger = Ledger::default();
+        assert_eq!(step_at(&ledger, OWN, 0, &[], None), Some(Step::Generate));
+        let ledger = ledger.with_prepared(record("a", 0, OWN));
+        assert_eq!(step_at(&ledger, OWN, 0, &[], None), None);
+        let fingerprint = name("a");
+        let confirm = Step::ConfirmPublished {
+            fingerprint: fingerprint.clone(),
+        };
+        assert_eq!(
+            step_at(&ledger, OWN, 1, &["a"], None),
+            Some(confirm.clone())
+        );
+        let ledger = ledger.after(&confirm, at(1));
+        let activate = Step::Activate { fingerprint };
+        assert_eq!(
+            step_at(&ledger, OWN, 1, &["a"], None),
+            Some(activate.clone())
+        );
+        let ledger = ledger.after(&activate, at(1));
+        assert_eq!(step_at(&ledger, OWN, 1, &["a"], None), None);
+        assert_eq!(ledger.active().unwrap().fingerprint, name("a"));
+    }
+
+    #[test]
+    fn a_successor_is_prepared_at_half_and_signs_at_a_sixth() {
+        let ledger = with_active("a", OWN);
+        assert_eq!(step_at(&ledger, OWN, 4 * DAY, &["a"], None), None);
+        assert_eq!(
+            step_at(&ledger, OWN, 4 * DAY + 1, &["a"], None),
+            Some(Step::Generate)
+        );
+        let fingerprint = name("b");
+        let confirm = Step::ConfirmPublished {
+            fingerprint: fingerprint.clone(),
+        };
+        let ledger = ledger
+            .with_prepared(record("b", 4 * DAY + 1, OWN))
+            .after(&confirm, at(4 * DAY + 2));
+        let sixth = 8 * DAY - 8 * DAY / 6;
+        assert_eq!(step_at(&ledger, OWN, sixth, &["a", "b"], None), None);
+        let activate = Some(Step::Activate { fingerprint });
+        assert_eq!(
+            step_at(&ledger, OWN, sixth + 1, &["a", "b"], None),
+            activate
+        );
+        // Not while its root has gone missing from the bundle.
+        assert_eq!(step_at(&ledger, OWN, sixth + 1, &["a"], None), None);
+        let ledger = ledger.after(&activate.unwrap(), at(sixth + 1));
+        assert_eq!(ledger.records()[0].state, AuthorityState::Old);
+        assert_eq!(
+            step_at(&ledger, OWN, 9 * DAY, &[], None),
+            Some(Step::Generate)
+        );
+        let prune = Step::Prune {
+            fingerprint: name("a"),
+        };
+        assert_eq!(step_at(&ledger, OWN, 9 * DAY + 1, &[], None), Some(prune));
+    }
+
+    #[test]
+    fn long_lived_cas_are_replaced_30_and_7_days_before_their_end() {
+        let mut ledger = with_active("a", OWN);
+        ledger.records[0].not_after = at(3650 * DAY);
+        assert_eq!(step_at(&ledger, OWN, 3620 * DAY, &["a"], None), None);
+        assert_eq!(
+            step_at(&ledger, OWN, 3620 * DAY + 1, &["a"], None),
+            Some(Step::Generate)
+        );
+    }
+
+    #[test]
+    fn an_expired_ca_is_replaced_at_once() {
+        let ledger = with_active("a", OWN);
+        assert_eq!(
+            step_at(&ledger, OWN, 50 * DAY, &["a"], None),
+            Some(Step::Generate)
+        );
+        let ledger = ledger.with_prepared(record("b", 50 * DAY, OWN));
+        let confirm = step_at(&ledger, OWN, 50 * DAY, &["a", "b"], None).unwrap();
+        let ledger = ledger.after(&confirm, at(50 * DAY));
+        assert_eq!(
+            step_at(&ledger, OWN, 50 * DAY, &["a", "b"], None),
+            Some(Step::Activate {
+                fingerprint: name("b")
+            })
+        );
+    }
+
+    #[test]
+    fn a_ca_made_under_a_fast_clock_is_replaced() {
+        let ledger = with_active("a", OWN);
+        assert_eq!(
+            step_at(&ledger, OWN, -DAY, &["a"], None),
+            Some(Step::Generate)
+        );
+        // Prepared ones have not signed, and go.
+        let ledger = ledger.with_prepared(record("b", DAY, OWN));
+        assert_eq!(
+            step_at(&ledger, OWN, 0, &["a"], None),
+            Some(Step::Discard {
+                fingerprint: name("b")
+            })
+        );
+    }
+
+    #[test]
+    fn a_changed_secret_is_published_waited_for_and_activated() {
+        let ledger = with_active("a", IMPORTED);
+        assert_eq!(step_at(&ledger, IMPORTED, 10, &["a"], Some("a")), None);
+        assert_eq!(step_at(&ledger, IMPORTED, 10, &["a"], None), None);
+        assert_eq!(
+            step_at(&ledger, IMPORTED, 10, &["a"], Some("b")),
+            Some(Step::Import {
+                fingerprint: name("b")
+            })
+        );
+        let fingerprint = name("b");
+        let confirm = Step::ConfirmPublished {
+            fingerprint: fingerprint.clone(),
+        };
+        let ledger = ledger
+            .with_prepared(record("b", 0, IMPORTED))
+            .after(&confirm, at(100));
+        let both = &["a", "b"];
+        assert_eq!(step_at(&ledger, IMPORTED, 399, both, Some("b")), None);
+        let activate = Step::Activate { fingerprint };
+        assert_eq!(
+            step_at(&ledger, IMPORTED, 400, both, Some("b")),
+            Some(activate.clone())
+        );
+        let ledger = ledger.after(&activate, at(400));
+        assert_eq!(ledger.records()[0].state, AuthorityState::Old);
+
+        // And back: its root stays, whatever becomes of the second attempt.
+        let ledger = ledger.with_prepared(record("a", 0, IMPORTED));
+        let discard = Step::Discard {
+            fingerprint: name("a"),
+        };
+        assert_eq!(
+            step_at(&ledger, IMPORTED, 500, both, Some("b")),
+            Some(discard.clone())
+        );
+        let ledger = ledger.after(&discard, at(500));
+        assert_eq!(ledger.records().len(), 2);
+        assert_eq!(ledger.records()[1].state, AuthorityState::Old);
+    }
+
+    #[test]
+    fn another_origin_takes_over() {
+        let ledger = with_active("a", OWN);
+        let import = Step::Import {
+            fingerprint: name("b"),
+        };
+        assert_eq!(
+            step_at(&ledger, IMPORTED, 10, &["a"], Some("b")),
+            Some(import)
+        );
+        let ledger = with_active("b", IMPORTED);
+        assert_eq!(
+            step_at(&ledger, OWN, 10, &["b"], None),
+            Some(Step::Generate)
+        );
+    }
+
+    #[test]
+    fn a_confirmation_from_the_future_counts_from_now() {
+        let ledger = with_active("a", IMPORTED).with_prepared(record("b", 0, IMPORTED));
+        let confirm = Step::ConfirmPublished {
+            fingerprint: name("b"),
+        };
+        let ledger = ledger.after(&confirm, at(5 * DAY));
+        assert_eq!(
+            step_at(&ledger, IMPORTED, 10, &["a", "b"], Some("b")),
+            Some(confirm)
+        );
+    }
+
+    #[test]
+    fn only_what_is_old_is_tainted_and_only_what_is_tainted_is_revoked() {
+        let ledger = with_active("a", OWN);
+        assert_eq!(
+            ledger.clone().taint(&key_id("x")),
+            Err(AuthorityError::Unknown)
+        );
+        assert_eq!(
+            ledger.clone().taint(&key_id("a")),
+            Err(AuthorityError::StillSigns)
+        );
+        let ledger = ledger.with_prepared(record("b", 0, OWN)).after(
+            &Step::Activate {
+                fingerprint: name("b"),
+            },
+            at(5),
+        );
+        assert_eq!(
+            ledger.clone().revoke(&key_id("a")),
+            Err(AuthorityError::NotTainted)
+        );
+        let ledger = ledger.taint(&key_id("a")).unwrap();
+        assert_eq!(ledger.records()[0].state, AuthorityState::Tainted);
+        let sequence = ledger.sequence();
+        let ledger = ledger.revoke(&key_id("a")).unwrap();
+        assert_eq!(ledger.records().len(), 1);
+        assert!(ledger.sequence() > sequence);
+    }
+
+    #[test]
+    fn a_tainted_ca_is_not_imported_again() {
+        let ledger = with_active("a", IMPORTED)
+            .with_prepared(record("b", 0, IMPORTED))
+            .after(
+                &Step::Activate {
+                    fingerprint: name("b"),
+                },
+                at(5),
+            )
+            .taint(&key_id("a"))
+            .unwrap();
+        assert_eq!(step_at(&ledger, IMPORTED, 10, &["a", "b"], Some("a")), None);
+    }
+}
