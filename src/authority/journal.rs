@@ -1,0 +1,473 @@
+//! The durable form of a trust domain's CAs: the data of one Secret.
+//!
+//! `journal.json` is a versioned document with the ledger and the certificates; beside it stands
+//! one entry `<fingerprint>.key` for each CA that signs or will. Old CAs keep no key: they never
+//! sign again. Data that cannot be read is an error, never an empty journal, for out of an empty
+//! one a new root would grow.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AuthorityError, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority,
+    KeyError, Ledger, PrivateKey, Record, Step,
+};
+use crate::{
+    api::AuthorityStatus,
+    spiffe::{
+        Bundle, BundleError, CaCertificate, CaCertificateError, Fingerprint, KeyId, PemError,
+        TrustDomainName, pem,
+    },
+};
+
+/// Key of the Secret with the document.
+pub const DOCUMENT: &str = "journal.json";
+const KEY_SUFFIX: &str = ".key";
+const VERSION: u32 = 1;
+
+/// The CAs of a trust domain with all that is needed to go on with them.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    trust_domain: TrustDomainName,
+    ledger: Ledger,
+    material: BTreeMap<Fingerprint, Material>,
+}
+
+/// What stands behind a record.
+#[derive(Clone, Debug)]
+enum Material {
+    /// A CA that signs or will.
+    Signing(Arc<CertificateAuthority>),
+    /// A CA that signs no more.
+    Retired(CaCertificates),
+}
+
+impl Material {
+    fn certificates(&self) -> &CaCertificates {
+        match self {
+            Self::Signing(ca) => ca.certificates(),
+            Self::Retired(certificates) => certificates,
+        }
+    }
+}
+
+impl Journal {
+    /// A journal without CAs, for a trust domain that never had any.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomainName) -> Self {
+        Self {
+            trust_domain,
+            ledger: Ledger::default(),
+            material: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the data of a Secret.
+    ///
+    /// # Errors
+    /// When anything in it is missing, malformed, of another trust domain or of a newer version.
+    pub fn from_secret_data(
+        trust_domain: &TrustDomainName,
+        data: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Self, JournalError> {
+        let document = data.get(DOCUMENT).ok_or(JournalError::Missing)?;
+        let document: Document =
+            serde_json::from_slice(document).map_err(|error| JournalError::Malformed {
+                message: error.to_string(),
+            })?;
+        if document.version != VERSION {
+            return Err(JournalError::Version {
+                version: document.version,
+            });
+        }
+        if document.trust_domain != *trust_domain {
+            return Err(JournalError::OtherTrustDomain {
+                found: document.trust_domain,
+            });
+        }
+        let mut journal = Self::new(document.trust_domain);
+        for entry in document.authorities {
+            let certificates = entry.certificates()?;
+            let record = entry.record(&certificates);
+            let material = read_material(&record, certificates, data)?;
+            if journal
+                .material
+                .insert(record.fingerprint.clone(), material)
+                .is_some()
+            {
+                return Err(JournalError::Repeated { id: record.key_id });
+            }
+            journal.ledger.records.push(record);
+        }
+        journal.ledger.sequence = document.sequence;
+        journal.check_states()?;
+        Ok(journal)
+    }
+
+    /// The data of the Secret. It holds private keys: write it there and nowhere else.
+    #[must_use]
+    pub fn to_secret_data(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut data = BTreeMap::new();
+        let mut authorities = Vec::new();
+        for (record, material) in self.entries() {
+            if let Material::Signing(ca) = material {
+                data.insert(key_entry(record), ca.key().to_pem().as_bytes().to_vec());
+            }
+            authorities.push(Entry::of(record, material.certificates()));
+        }
+        let document = Document {
+            version: VERSION,
+            trust_domain: self.trust_domain.clone(),
+            sequence: self.ledger.sequence,
+            authorities,
+        };
+        // Strings and numbers only: this cannot fail.
+        let document = serde_json::to_vec_pretty(&document).unwrap_or_default();
+        data.insert(DOCUMENT.to_owned(), document);
+        data
+    }
+
+    /// The trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomainName {
+        &self.trust_domain
+    }
+
+    /// The states of the CAs, for decisions.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Grows with every change of the bundle.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.ledger.sequence
+    }
+
+    /// The CA that signs.
+    #[must_use]
+    pub fn active(&self) -> Option<&Arc<CertificateAuthority>> {
+        match self.material.get(&self.ledger.active()?.fingerprint)? {
+            Material::Signing(ca) => Some(ca),
+            Material::Retired(_) => None,
+        }
+    }
+
+    /// The bundle to publish: the roots of all CAs, oldest first.
+    ///
+    /// # Errors
+    /// When a root cannot be in a bundle, which import and creation rule out.
+    pub fn bundle(&self) -> Result<Bundle, BundleError> {
+        let roots = self
+            .entries()
+            .map(|(_, material)| material.certificates().root().clone());
+        Bundle::new(self.trust_domain.clone(), roots, self.sequence())
+    }
+
+    /// The CAs for the TrustDomain's status, newest first.
+    #[must_use]
+    pub fn status(&self) -> Vec<AuthorityStatus> {
+        self.ledger
+            .records
+            .iter()
+            .rev()
+            .map(|record| AuthorityStatus {
+                id: record.key_id.to_string(),
+                state: record.state.as_str().to_owned(),
+                not_after: record.not_after.to_string(),
+            })
+            .collect()
+    }
+
+    /// The journal with `ca` to publish.
+    #[must_use]
+    pub fn with_prepared(
+        mut self,
+        ca: Arc<CertificateAuthority>,
+        origin: AuthorityOrigin,
+        now: Timestamp,
+    ) -> Self {
+        let record = record(
+            ca.certificates(),
+            origin,
+            AuthorityState::Prepared,
+            Times {
+                prepared: now,
+                published: None,
+                activated: None,
+            },
+        );
+        self.material
+            .insert(record.fingerprint.clone(), Material::Signing(ca));
+        self.with_ledger(|ledger| ledger.with_prepared(record))
+    }
+
+    /// The journal after a step that needs no new CA, as [`Ledger::after`] has it.
+    #[must_use]
+    pub fn after(self, step: &Step, now: Timestamp) -> Self {
+        self.with_ledger(|ledger| ledger.after(step, now))
+    }
+
+    /// The journal with an authority tainted, as [`Ledger::taint`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn taint(self, key_id: &KeyId) -> Result<Self, AuthorityError> {
+        let ledger = self.ledger.clone().taint(key_id)?;
+        Ok(self.with_ledger(|_| ledger))
+    }
+
+    /// The journal with an authority revoked, as [`Ledger::revoke`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn revoke(self, key_id: &KeyId) -> Result<Self, AuthorityError> {
+        let ledger = self.ledger.clone().revoke(key_id)?;
+        Ok(self.with_ledger(|_| ledger))
+    }
+
+    /// Changes the ledger, and drops the keys and certificates that are no longer needed.
+    fn with_ledger(self, change: impl FnOnce(Ledger) -> Ledger) -> Self {
+        let ledger = change(self.ledger);
+        let mut known = self.material;
+        let material = ledger
+            .records
+            .iter()
+            .filter_map(|record| {
+                let material = match known.remove(&record.fingerprint)? {
+                    Material::Signing(ca) if !needs_key(record.state) => {
+                        Material::Retired(ca.certificates().clone())
+                    }
+                    kept => kept,
+                };
+                Some((record.fingerprint.clone(), material))
+            })
+            .collect();
+        Self {
+            trust_domain: self.trust_domain,
+            ledger,
+            material,
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&Record, &Material)> {
+        self.ledger
+            .records
+            .iter()
+            .filter_map(|record| Some((record, self.material.get(&record.fingerprint)?)))
+    }
+
+    fn check_states(&self) -> Result<(), JournalError> {
+        for state in [AuthorityState::Active, AuthorityState::Prepared] {
+            let records = self.ledger.records.iter();
+            if records.filter(|record| record.state == state).count() > 1 {
+                return Err(JournalError::Several { state });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why the data of a Secret is no journal. The Secret wants repair, or restoring from a backup.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// A certificate that is none of a CA.
+    #[error("a certificate in {DOCUMENT} cannot be used: {source}")]
+    Certificate {
+        /// What is wrong with it.
+        source: CaCertificateError,
+    },
+    /// A private key that cannot be used.
+    #[error("the private key of the authority {id} cannot be used: {source}")]
+    Key {
+        /// The authority.
+        id: KeyId,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// A private key that is not the certificate's.
+    #[error("the private key beside the authority {id} is not its own")]
+    KeyMismatch {
+        /// The authority.
+        id: KeyId,
+    },
+    /// No JSON of the expected form.
+    #[error("{DOCUMENT} is malformed: {message}")]
+    Malformed {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// No document.
+    #[error("the Secret has no {DOCUMENT}")]
+    Missing,
+    /// No private key where there must be one.
+    #[error("the Secret lacks the private key of the authority {id}")]
+    MissingKey {
+        /// The authority.
+        id: KeyId,
+    },
+    /// The journal of another trust domain.
+    #[error("the Secret is that of the trust domain {found}")]
+    OtherTrustDomain {
+        /// The other one.
+        found: TrustDomainName,
+    },
+    /// Certificates that cannot be read.
+    #[error("certificates in {DOCUMENT}: {source}")]
+    Pem {
+        /// What is wrong with them.
+        source: PemError,
+    },
+    /// The same certificate twice.
+    #[error("the authority {id} is in {DOCUMENT} twice")]
+    Repeated {
+        /// The authority.
+        id: KeyId,
+    },
+    /// Several CAs in a state that only one can have.
+    #[error("more than one authority is {}", state.as_str())]
+    Several {
+        /// The state.
+        state: AuthorityState,
+    },
+    /// Written by a newer operator.
+    #[error("{DOCUMENT} has version {version}; this operator knows version {VERSION}")]
+    Version {
+        /// Its version.
+        version: u32,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    version: u32,
+    trust_domain: TrustDomainName,
+    sequence: u64,
+    authorities: Vec<Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    /// For people; the certificate tells.
+    id: String,
+    state: AuthorityState,
+    origin: AuthorityOrigin,
+    prepared_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    published_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    activated_at: Option<Timestamp>,
+    /// The CA's, those above it, the root.
+    certificates: String,
+}
+
+impl Entry {
+    fn of(record: &Record, certificates: &CaCertificates) -> Self {
+        Self {
+            id: record.key_id.to_string(),
+            state: record.state,
+            origin: record.origin,
+            prepared_at: record.prepared_at,
+            published_at: record.published_at,
+            activated_at: record.activated_at,
+            certificates: pem::encode_certificates(certificates.all()),
+        }
+    }
+
+    fn certificates(&self) -> Result<CaCertificates, JournalError> {
+        let chain = pem::certificates(self.certificates.as_bytes())
+            .map_err(|source| JournalError::Pem { source })?;
+        let parse = |der: &CertificateDer<'static>| {
+            CaCertificate::parse(der.clone()).map_err(|source| JournalError::Certificate { source })
+        };
+        match chain.as_slice() {
+            [own, intermediates @ .., root] => {
+                parse(root)?;
+                Ok(CaCertificates::new(
+                    parse(own)?,
+                    intermediates.to_vec(),
+                    root.clone(),
+                ))
+            }
+            [root] => Ok(CaCertificates::new(parse(root)?, Vec::new(), root.clone())),
+            [] => Err(JournalError::Pem {
+                source: PemError::NoCertificate,
+            }),
+        }
+    }
+
+    fn record(&self, certificates: &CaCertificates) -> Record {
+        record(
+            certificates,
+            self.origin,
+            self.state,
+            Times {
+                prepared: self.prepared_at,
+                published: self.published_at,
+                activated: self.activated_at,
+            },
+        )
+    }
+}
+
+struct Times {
+    prepared: Timestamp,
+    published: Option<Timestamp>,
+    activated: Option<Timestamp>,
+}
+
+fn record(
+    certificates: &CaCertificates,
+    origin: AuthorityOrigin,
+    state: AuthorityState,
+    times: Times,
+) -> Record {
+    let certificate = certificates.certificate();
+    Record {
+        fingerprint: certificate.fingerprint().clone(),
+        root: Fingerprint::of(certificates.root()),
+        key_id: certificate.key_id().clone(),
+        origin,
+        state,
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+        prepared_at: times.prepared,
+        published_at: times.published,
+        activated_at: times.activated,
+    }
+}
+
+fn read_material(
+    record: &Record,
+    certificates: CaCertificates,
+    data: &BTreeMap<String, Vec<u8>>,
+) -> Result<Material, JournalError> {
+    if !needs_key(record.state) {
+        return Ok(Material::Retired(certificates));
+    }
+    let id = || record.key_id.clone();
+    let Some(pem) = data.get(&key_entry(record)) else {
+        return Err(JournalError::MissingKey { id: id() });
+    };
+    let key = PrivateKey::from_pem(pem).map_err(|source| JournalError::Key { id: id(), source })?;
+    if key.public_key() != certificates.certificate().public_key() {
+        return Err(JournalError::KeyMismatch { id: id() });
+    }
+    let ca = CertificateAuthority::new(certificates, key);
+    Ok(Material::Signing(Arc::new(ca)))
+}
+
+fn needs_key(state: AuthorityState) -> bool {
+    matches!(state, AuthorityState::Prepared | AuthorityState::Active)
+}
+
+fn key_entry(record: &Record) -> String {
+    format!("{}{KEY_SUFFIX}", record.fingerprint)
+}
