@@ -4,14 +4,25 @@
 //! - [`spiffe`]: SPIFFE's own vocabulary, pure.
 //! - [`registration`]: which pod gets which identity, pure and incremental.
 //! - [`authority`]: who signs, and when keys rotate.
+//! - [`domains`]: trust domains as they are served, and the names of what they publish, pure.
+//! - [`store`]: durable state, kept in the Kubernetes API.
+//! - [`clusters`]: the cluster's watches, and the signer of its pods' certificates.
+//! - [`controllers`]: reconcile loops, one folder per kind.
+//! - [`rbac`]: what the operator may do in the Kubernetes API, and why.
+//! - [`runtime`]: the process: leader election, logs, metrics, health, wiring.
+//! - [`cli`]: the command line.
 
 pub mod api;
 pub mod authority;
+pub mod cli;
 pub mod clusters;
+pub mod controllers;
 pub mod domains;
+pub mod rbac;
 pub mod registration;
 pub mod runtime;
 pub mod spiffe;
+pub mod store;
 
 /// An error and all its causes on one line.
 #[must_use]

@@ -1,16 +1,16 @@
 //! A small set of objects, kept current by a watch of its own.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::Stream;
+use kube::Resource;
+use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
-use kube::{Api, Resource};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::clusters::watch::{News, ObjectKey, follow, follow_guarded};
+use crate::clusters::watch::{News, ObjectKey, decoded, follow};
 use crate::runtime::metrics::Metrics;
 
 /// The objects of one watch, by namespace and name. The watch ends when this is dropped.
@@ -34,39 +34,38 @@ struct Objects<K> {
     listing: Option<Vec<(String, String)>>,
 }
 
-impl<K> Cache<K>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    /// Starts to watch the objects of `api`, which `kind` names in logs and metrics.
+impl<K: Resource + Send + Sync + 'static> Cache<K> {
+    /// Keeps what `watcher` reports; `kind` names it in logs and metrics.
     #[must_use]
     pub fn start(
-        api: Api<K>,
-        config: watcher::Config,
+        watcher: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
         kind: &'static str,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let shared = Arc::new(Shared::default());
-        let sink = Arc::clone(&shared);
-        let watch = follow(api, config, kind, metrics, move |news| sink.take(news));
-        Self { shared, _watch: AbortOnDropHandle::new(tokio::spawn(watch)) }
+        Self::fed_by(|sink| follow(watcher, kind, metrics, move |news| sink.take(news)))
     }
 
     /// As [`Self::start`], for kinds whose stored objects may not decode.
     #[must_use]
     pub fn start_guarded(
-        api: Api<kube::core::DeserializeGuard<K>>,
-        config: watcher::Config,
+        watcher: impl Stream<Item = Result<watcher::Event<DeserializeGuard<K>>, watcher::Error>>
+        + Send
+        + 'static,
         kind: &'static str,
         metrics: Arc<Metrics>,
-    ) -> Self
+    ) -> Self {
+        Self::fed_by(|sink| {
+            follow(watcher, kind, metrics, move |news| sink.take(decoded(kind, news)))
+        })
+    }
+
+    fn fed_by<F>(watch: impl FnOnce(Arc<Shared<K>>) -> F) -> Self
     where
-        kube::core::DeserializeGuard<K>: Resource + Clone + DeserializeOwned,
+        F: Future<Output = ()> + Send + 'static,
     {
         let shared = Arc::new(Shared::default());
-        let sink = Arc::clone(&shared);
-        let watch = follow_guarded(api, config, kind, metrics, move |news| sink.take(news));
-        Self { shared, _watch: AbortOnDropHandle::new(tokio::spawn(watch)) }
+        let watch = tokio::spawn(watch(Arc::clone(&shared)));
+        Self { shared, _watch: AbortOnDropHandle::new(watch) }
     }
 }
 

@@ -3,15 +3,14 @@
 //! [`follow`] turns kube's watcher into three kinds of news. An object that vanished during a gap
 //! is reported only once a complete list has been seen; a failed list or watch reports nothing.
 
-use std::fmt::Debug;
+use std::pin::pin;
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
+use kube::Resource;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource};
-use serde::de::DeserializeOwned;
 
 use crate::runtime::metrics::Metrics;
 
@@ -51,17 +50,14 @@ pub enum News<K> {
     ListCompleted,
 }
 
-/// Follows the objects of `api` for ever. `kind` names them in logs and metrics.
-pub async fn follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
+/// Follows a watcher for ever. `kind` names its objects in logs and metrics.
+pub async fn follow<K: Resource>(
+    watcher: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send,
     kind: &'static str,
     metrics: Arc<Metrics>,
     mut on_news: impl FnMut(News<K>),
-) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let mut events = watcher(api, config).default_backoff().boxed();
+) {
+    let mut events = pin!(watcher.default_backoff());
     let mut lists: u64 = 0;
     while let Some(event) = events.next().await {
         match event {
@@ -85,31 +81,19 @@ pub async fn follow<K>(
     }
 }
 
-/// As [`follow`], for kinds whose stored objects may not decode because an older or foreign schema
-/// let them through. One such object never stalls the others.
-pub async fn follow_guarded<K>(
-    api: Api<DeserializeGuard<K>>,
-    config: watcher::Config,
-    kind: &'static str,
-    metrics: Arc<Metrics>,
-    mut on_news: impl FnMut(News<K>),
-) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    DeserializeGuard<K>: Resource + Clone + DeserializeOwned,
-{
-    follow(api, config, kind, metrics, |news| {
-        on_news(match news {
-            News::Applied(DeserializeGuard(Ok(object))) => News::Applied(object),
-            News::Applied(DeserializeGuard(Err(invalid))) => {
-                let key = ObjectKey::from(&invalid.metadata);
-                tracing::error!(kind, name = key.name, error = invalid.error, "cannot decode");
-                News::Undecodable(key)
-            }
-            News::Deleted(key) => News::Deleted(key),
-            News::Undecodable(key) => News::Undecodable(key),
-            News::ListStarted => News::ListStarted,
-            News::ListCompleted => News::ListCompleted,
-        });
-    })
-    .await;
+/// News of a kind whose stored objects may not decode because an older or foreign schema let them
+/// through, for use in [`follow`]'s callback. One such object never stalls the others.
+pub fn decoded<K: Resource>(kind: &'static str, news: News<DeserializeGuard<K>>) -> News<K> {
+    match news {
+        News::Applied(DeserializeGuard(Ok(object))) => News::Applied(object),
+        News::Applied(DeserializeGuard(Err(invalid))) => {
+            let key = ObjectKey::from(&invalid.metadata);
+            tracing::error!(kind, name = key.name, error = invalid.error, "cannot decode an object");
+            News::Undecodable(key)
+        }
+        News::Deleted(key) => News::Deleted(key),
+        News::Undecodable(key) => News::Undecodable(key),
+        News::ListStarted => News::ListStarted,
+        News::ListCompleted => News::ListCompleted,
+    }
 }

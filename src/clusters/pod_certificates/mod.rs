@@ -19,7 +19,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ApiResource, PostParams};
-use kube::runtime::watcher;
+use kube::runtime::watcher::{self, watcher};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -66,7 +66,7 @@ pub async fn run(context: Context, signer: watch::Receiver<Signer>, resource: Ap
     let config = watcher::Config::default().fields(&format!("spec.signerName={signer_name}"));
     let (news_sender, news) = mpsc::unbounded_channel();
     let metrics = Arc::clone(&context.metrics);
-    let watch = follow(requests, config, "PodCertificateRequest", metrics, move |news| {
+    let watch = follow(watcher(requests, config), "PodCertificateRequest", metrics, move |news| {
         // Fails only once the signer is gone, and the watch with it.
         let _ = news_sender.send(news);
     });
