@@ -9,9 +9,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 )
 
 const usage = `usage: devcluster COMMAND [FLAG]...
@@ -97,7 +99,10 @@ func run(command string, args []string) error {
 	case reapCommand:
 		return reap(args)
 	case "pause":
-		select {}
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+		<-stop
+		return nil
 	case "help", "-h", "--help":
 		fmt.Print(usage)
 		return nil
