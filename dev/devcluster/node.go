@@ -76,10 +76,16 @@ func (c *cluster) isolate() error {
 	}{
 		{"", "/", "", syscall.MS_REC | syscall.MS_PRIVATE},
 		{"proc", "/proc", "proc", 0},
-		// containerd, runc and CNI keep sockets, state and network namespaces at fixed places here.
+		// containerd, runc, CNI and kubelet keep sockets and state at these places, whatever they are told.
 		{"tmpfs", "/run", "tmpfs", 0},
+		{"tmpfs", "/var/lib/cni", "tmpfs", 0},
+		{"tmpfs", "/var/lib/kubelet", "tmpfs", 0},
+		{"tmpfs", "/var/log/containers", "tmpfs", 0},
 	}
 	for _, m := range mounts {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
 		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
