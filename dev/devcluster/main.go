@@ -48,6 +48,9 @@ func main() {
 		os.Exit(2)
 	}
 	if err := run(os.Args[1], os.Args[2:]); err != nil {
+		if err == errReported {
+			os.Exit(1)
+		}
 		fmt.Fprintln(os.Stderr, "devcluster:", err)
 		os.Exit(1)
 	}
@@ -125,4 +128,8 @@ func absolute(dir string) string {
 	return dir
 }
 
-var errStopped = errors.New("stopped before the cluster was ready")
+var (
+	errStopped = errors.New("stopped before the cluster was ready")
+	// errReported: a child has said on standard error what went wrong.
+	errReported = errors.New("reported")
+)

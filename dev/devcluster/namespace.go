@@ -69,7 +69,7 @@ func runNode(o options) error {
 		onParentGone(func() { cmd.Process.Signal(syscall.SIGTERM) })
 	}
 	if cmd.Wait() != nil {
-		return fmt.Errorf("the cluster has ended")
+		return errReported
 	}
 	return nil
 }
