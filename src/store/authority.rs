@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 use crate::authority::{Journal, JournalError};
 use crate::clusters::{CallError, call};
 use crate::domains::object_name;
+use crate::spiffe::TrustDomainName;
 
 /// Suffix of the Secret's name, after the name of the TrustDomain object.
 const SUFFIX: &str = ".authority";
@@ -91,7 +92,11 @@ impl AuthorityStore {
     ///
     /// # Errors
     /// When the Secret cannot be read or holds no journal.
-    pub async fn load(&self, owner: &str) -> Result<Option<StoredJournal>, LoadError> {
+    pub async fn load(
+        &self,
+        owner: &str,
+        trust_domain: &TrustDomainName,
+    ) -> Result<Option<StoredJournal>, LoadError> {
         let name = Self::secret_name(owner);
         let secret = match call(self.secrets.get_opt(&name)).await {
             Ok(Some(secret)) => secret,
@@ -101,7 +106,7 @@ impl AuthorityStore {
         let Secret { metadata, data, .. } = secret;
         let mut data: BTreeMap<String, Vec<u8>> =
             data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-        let journal = Journal::from_secret_data(&data);
+        let journal = Journal::from_secret_data(trust_domain, &data);
         data.values_mut().for_each(Zeroize::zeroize);
         match journal {
             Ok(journal) => Ok(Some(StoredJournal { journal, metadata })),
@@ -109,19 +114,19 @@ impl AuthorityStore {
         }
     }
 
-    /// Writes `journal`, in place of `previous` where there was one. With `owner_reference` the
-    /// Secret goes with the TrustDomain.
+    /// Writes `journal`, in place of `previous` where there was one, and gives what is stored then.
+    /// With `owner_reference` the Secret goes with the TrustDomain.
     ///
     /// # Errors
     /// [`SaveError::Conflict`] when `previous` is not what is stored; else as the API answers.
     pub async fn save(
         &self,
         owner: &str,
-        journal: &Journal,
+        journal: Journal,
         previous: Option<&StoredJournal>,
         labels: BTreeMap<String, String>,
         owner_reference: Option<OwnerReference>,
-    ) -> Result<(), SaveError> {
+    ) -> Result<StoredJournal, SaveError> {
         let name = Self::secret_name(owner);
         let mut metadata =
             previous.map(|previous| previous.metadata.clone()).unwrap_or_default();
@@ -145,7 +150,7 @@ impl AuthorityStore {
         match outcome {
             Ok(mut stored) => {
                 wipe(&mut stored);
-                Ok(())
+                Ok(StoredJournal { journal, metadata: stored.metadata })
             }
             Err(error) if error.is_conflict() || (previous.is_some() && error.is_not_found()) => {
                 Err(SaveError::Conflict { name })
@@ -156,6 +161,12 @@ impl AuthorityStore {
 }
 
 impl StoredJournal {
+    /// The `resourceVersion` of the Secret.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.metadata.resource_version.as_deref()
+    }
+
     /// Whether the stored Secret has exactly this owner.
     #[must_use]
     pub fn is_owned_by(&self, owner: Option<&OwnerReference>) -> bool {
