@@ -242,7 +242,7 @@ func buildImages(out string) error {
 	}
 	workload := filepath.Join(out, "workload")
 	if err := goBuild(filepath.Join(devDir, "workload"), workload, ".", "-s -w", "CGO_ENABLED=0"); err != nil {
-		return fmt.Errorf("cannot build dev/workload: %w; what go said is above", err)
+		return fmt.Errorf("cannot build dev/workload: %w", err)
 	}
 	busyboxPath, _ := busybox.path()
 	opensslPath, _ := openssl.path()
