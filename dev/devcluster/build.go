@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -136,7 +137,7 @@ func (s server) build(path string) error {
 	}
 	started := time.Now()
 	if err := goBuild(s.moduleDir(), path, s.pkg, ldflags); err != nil {
-		return fmt.Errorf("cannot build %s %s: %w; what go said is above. A folder with etcd, kube-apiserver and kubectl can be given in KUBEBUILDER_ASSETS", s.name, version, err)
+		return fmt.Errorf("cannot build %s %s: %w. A folder with etcd, kube-apiserver and kubectl can be given in KUBEBUILDER_ASSETS", s.name, version, err)
 	}
 	progress("built %s in %s", s.name, time.Since(started).Round(time.Second))
 	return nil
@@ -144,7 +145,7 @@ func (s server) build(path string) error {
 
 func goBuild(dir, out, pkg, ldflags string, env ...string) error {
 	if _, err := exec.LookPath("go"); err != nil {
-		return fmt.Errorf("Go 1.26 or later is needed on PATH")
+		return errors.New("Go 1.26 or later is needed on PATH")
 	}
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
@@ -153,8 +154,10 @@ func goBuild(dir, out, pkg, ldflags string, env ...string) error {
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	// An interrupted caller gives up the lock, so its compiler must not go on.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
-		return err
+		return fmt.Errorf("go build: %w; what it said is above", err)
 	}
 	return os.Rename(out+".tmp", out)
 }

@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"runtime"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -45,15 +46,41 @@ func writeImageCommand(flags *flag.FlagSet, args []string) error {
 	if !strings.Contains(name, ":") || *out == "" || *entrypoint == "" || flags.NArg() == 0 {
 		return errors.New("image needs NAME:TAG, --out FILE, --entrypoint PATH and at least one file")
 	}
+	scratch, err := os.MkdirTemp("", "devcluster-image-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
 	i := image{Name: name, User: *user, Entrypoint: []string{*entrypoint}}
 	for _, arg := range flags.Args() {
 		from, to, found := strings.Cut(arg, "=")
 		if !found {
 			to = "/" + filepath.Base(from)
 		}
+		if from, err = withoutDebug(from, filepath.Join(scratch, strconv.Itoa(len(i.Files)))); err != nil {
+			return err
+		}
 		i.Files = append(i.Files, imageFile{from, to})
 	}
 	return i.write(*out)
+}
+
+// withoutDebug copies a program without its debug information, which is most of what a debug build
+// of Rust weighs. Names of functions stay. What is no program is taken as it is.
+func withoutDebug(file, copied string) (string, error) {
+	program, err := elf.Open(file)
+	var format *elf.FormatError
+	if errors.As(err, &format) {
+		return file, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	program.Close()
+	if out, err := exec.Command("strip", "--strip-debug", "-o", copied, file).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("strip %s: %w %s", file, err, out)
+	}
+	return copied, nil
 }
 
 // write makes an archive in the format of docker save. The same content gives the same bytes.
@@ -149,7 +176,10 @@ func (i image) layer() ([]byte, error) {
 			return nil, err
 		}
 	}
-	return layer.Bytes(), w.Close()
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return layer.Bytes(), nil
 }
 
 func addFile(w *tar.Writer, name string, mode int64, content []byte) error {
@@ -212,7 +242,7 @@ func buildImages(out string) error {
 	}
 	workload := filepath.Join(out, "workload")
 	if err := goBuild(filepath.Join(devDir, "workload"), workload, ".", "-s -w", "CGO_ENABLED=0"); err != nil {
-		return fmt.Errorf("cannot build dev/workload: %w; what go said is above", err)
+		return fmt.Errorf("cannot build dev/workload: %w", err)
 	}
 	busyboxPath, _ := busybox.path()
 	opensslPath, _ := openssl.path()
