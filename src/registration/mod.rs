@@ -15,3 +15,8 @@ pub mod template;
 mod template_check;
 mod template_fast;
 mod template_syntax;
+pub mod dns_name;
+pub mod entry;
+pub mod selector;
+pub mod settings;
+pub mod spec;
