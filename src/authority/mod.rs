@@ -14,6 +14,8 @@
 
 mod advance;
 mod certificate_authority;
+#[cfg(test)]
+mod fixtures;
 pub mod import;
 mod journal;
 mod key;
