@@ -1,6 +1,11 @@
 //! How fast X.509-SVIDs are signed, verification of the pod's request included. The target is
 //! 10,000 a second and core under a P-256 CA.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark without its inputs is of no use"
+)]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jiff::{SignedDuration, Timestamp};
 use spiffe_operator::{

@@ -42,7 +42,7 @@ enum Material {
     /// A CA that signs or will.
     Signing(Arc<CertificateAuthority>),
     /// A CA that signs no more.
-    Retired(CaCertificates),
+    Retired(Box<CaCertificates>),
 }
 
 impl Material {
@@ -240,7 +240,7 @@ impl Journal {
             .filter_map(|record| {
                 let material = match known.remove(&record.fingerprint)? {
                     Material::Signing(ca) if !needs_key(record.state) => {
-                        Material::Retired(ca.certificates().clone())
+                        Material::Retired(Box::new(ca.certificates().clone()))
                     }
                     kept => kept,
                 };
@@ -343,6 +343,19 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// A word for conditions, events and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::MissingKey { .. } => "JournalIncomplete",
+            Self::OtherTrustDomain { .. } => "OtherTrustDomain",
+            Self::Version { .. } => "JournalTooNew",
+            _ => "JournalUnreadable",
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
@@ -417,6 +430,7 @@ impl Entry {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Times {
     prepared: Timestamp,
     published: Option<Timestamp>,
@@ -450,7 +464,7 @@ fn read_material(
     data: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Material, JournalError> {
     if !needs_key(record.state) {
-        return Ok(Material::Retired(certificates));
+        return Ok(Material::Retired(Box::new(certificates)));
     }
     let id = || record.key_id.clone();
     let Some(pem) = data.get(&key_entry(record)) else {
@@ -583,7 +597,7 @@ mod tests {
     fn old_authorities_keep_no_key() {
         let keys = |journal: &Journal| {
             let data = journal.to_secret_data();
-            data.keys().filter(|key| key.ends_with(".key")).count()
+            data.keys().filter(|key| key.ends_with(KEY_SUFFIX)).count()
         };
         let journal = own(&own(&active(), later(85)), later(85));
         assert_eq!(keys(&journal), 2);
@@ -632,8 +646,8 @@ mod tests {
     fn status_lists_the_newest_first() {
         let journal = own(&active(), later(85));
         let status = journal.status();
-        let states: Vec<_> = status.iter().map(|a| a.state.as_str()).collect();
-        assert_eq!(states, ["prepared", "active"]);
+        let words: Vec<_> = status.iter().map(|a| a.state.as_str()).collect();
+        assert_eq!(words, ["prepared", "active"]);
         assert_eq!(status[1].not_after, later(168).to_string());
         assert_eq!(status[1].id.len(), 40);
     }
@@ -722,7 +736,7 @@ mod tests {
     #[test]
     fn refuses_missing_and_wrong_keys() {
         let data = active().to_secret_data();
-        let entry = data.keys().find(|key| key.ends_with(".key")).unwrap();
+        let entry = data.keys().find(|key| key.ends_with(KEY_SUFFIX)).unwrap();
         let mut missing = data.clone();
         missing.remove(entry);
         assert!(matches!(read(&missing), JournalError::MissingKey { .. }));

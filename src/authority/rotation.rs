@@ -568,14 +568,14 @@ mod tests {
             .after(&confirm, at(4 * DAY + 2));
         let sixth = 8 * DAY - 8 * DAY / 6;
         assert_eq!(step_at(&ledger, OWN, sixth, &["a", "b"], None), None);
-        let activate = Some(Step::Activate { fingerprint });
+        let activate = Step::Activate { fingerprint };
         assert_eq!(
             step_at(&ledger, OWN, sixth + 1, &["a", "b"], None),
-            activate
+            Some(activate.clone())
         );
         // Not while its root has gone missing from the bundle.
         assert_eq!(step_at(&ledger, OWN, sixth + 1, &["a"], None), None);
-        let ledger = ledger.after(&activate.unwrap(), at(sixth + 1));
+        let ledger = ledger.after(&activate, at(sixth + 1));
         assert_eq!(ledger.records()[0].state, AuthorityState::Old);
         assert_eq!(
             step_at(&ledger, OWN, 9 * DAY, &[], None),

@@ -290,7 +290,7 @@ fn encoded(bytes: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Without leading zeros (RFC 7518 §2, Base64urlUInt).
+/// Without leading zeros (RFC 7518 §2, `Base64urlUInt`).
 fn unsigned(big_endian: &[u8]) -> String {
     let zeros = big_endian.iter().take_while(|byte| **byte == 0).count();
     encoded(big_endian.get(zeros..).unwrap_or_default())

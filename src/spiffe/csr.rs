@@ -110,6 +110,21 @@ pub enum CsrError {
     },
 }
 
+impl CsrError {
+    /// The reason of a `Denied` condition: Kubernetes' own word where it has one
+    /// (`UnsupportedKeyType`). The kubelet takes it for a format string, so it is plain.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadSignature => "BadSignature",
+            Self::Malformed => "MalformedRequest",
+            Self::NotEmpty { .. } => "RequestNotEmpty",
+            Self::TooLarge { .. } => "RequestTooLarge",
+            Self::UnsupportedKey { .. } => "UnsupportedKeyType",
+        }
+    }
+}
+
 impl From<PublicKeyError> for CsrError {
     fn from(error: PublicKeyError) -> Self {
         match error {

@@ -79,13 +79,13 @@ impl Case {
     }
 }
 
-fn trust_domain() -> TrustDomainName {
-    "example.org".parse().unwrap()
+fn trust_domain() -> Result<TrustDomainName> {
+    Ok("example.org".parse()?)
 }
 
 fn bundle(ca: &CertificateAuthority) -> Result<Bundle> {
     let root = ca.certificates().root().clone();
-    Ok(Bundle::new(trust_domain(), [root], 1)?)
+    Ok(Bundle::new(trust_domain()?, [root], 1)?)
 }
 
 fn sign(
@@ -106,7 +106,7 @@ fn sign(
 fn self_signed(key_type: CaKeyType, subject: &CaSubject) -> Result<CertificateAuthority> {
     let now = Timestamp::now();
     Ok(CertificateAuthority::self_signed(
-        &trust_domain(),
+        &trust_domain()?,
         subject,
         PrivateKey::generate(key_type)?,
         now - SignedDuration::from_secs(10),
@@ -169,7 +169,7 @@ fn imported(key: &str) -> Result<CertificateAuthority> {
     let data = openssl_ca(key)?;
     Ok(CertificateAuthority::import(
         &data,
-        &trust_domain(),
+        &trust_domain()?,
         Timestamp::now(),
     )?)
 }
@@ -306,9 +306,8 @@ fn go_spiffe_verifies_svids() -> Result<()> {
 fn assert_go_spiffe_verifies(workload: &str, ca: CertificateAuthority) -> Result<()> {
     let case = Case::new(ca)?;
     let output = Command::new(workload)
-        .arg("verify")
+        .args(["verify", "--trust-domain", trust_domain()?.as_str()])
         .args([case.file("bundle.pem"), case.file("chain.pem")])
-        .arg(trust_domain().as_str())
         .output()
         .with_context(|| format!("SPIFFE_WORKLOAD={workload} does not run"))?;
     let stdout = String::from_utf8_lossy(&output.stdout);
