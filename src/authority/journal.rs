@@ -8,18 +8,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
-use serde::{Deserialize, Serialize};
 
 use super::{
     AuthorityError, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority,
     KeyError, Ledger, PrivateKey, Record, Step,
+    journal_document::{Document, Entry, Times, record},
 };
 use crate::{
     api::AuthorityStatus,
     spiffe::{
-        Bundle, BundleError, CaCertificate, CaCertificateError, Fingerprint, KeyId, PemError,
-        TrustDomainName, pem,
+        Bundle, BundleError, CaCertificateError, Fingerprint, KeyId, PemError, TrustDomainName,
     },
 };
 
@@ -353,108 +351,6 @@ impl JournalError {
             Self::Version { .. } => "JournalTooNew",
             _ => "JournalUnreadable",
         }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Document {
-    version: u32,
-    trust_domain: TrustDomainName,
-    sequence: u64,
-    authorities: Vec<Entry>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    /// For people; the certificate tells.
-    id: String,
-    state: AuthorityState,
-    origin: AuthorityOrigin,
-    prepared_at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    published_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    activated_at: Option<Timestamp>,
-    /// The CA's, those above it, the root.
-    certificates: String,
-}
-
-impl Entry {
-    fn of(record: &Record, certificates: &CaCertificates) -> Self {
-        Self {
-            id: record.key_id.to_string(),
-            state: record.state,
-            origin: record.origin,
-            prepared_at: record.prepared_at,
-            published_at: record.published_at,
-            activated_at: record.activated_at,
-            certificates: pem::encode_certificates(certificates.all()),
-        }
-    }
-
-    fn certificates(&self) -> Result<CaCertificates, JournalError> {
-        let chain = pem::certificates(self.certificates.as_bytes())
-            .map_err(|source| JournalError::Pem { source })?;
-        let parse = |der: &CertificateDer<'static>| {
-            CaCertificate::parse(der.clone()).map_err(|source| JournalError::Certificate { source })
-        };
-        match chain.as_slice() {
-            [own, intermediates @ .., root] => {
-                parse(root)?;
-                Ok(CaCertificates::new(
-                    parse(own)?,
-                    intermediates.to_vec(),
-                    root.clone(),
-                ))
-            }
-            [root] => Ok(CaCertificates::new(parse(root)?, Vec::new(), root.clone())),
-            [] => Err(JournalError::Pem {
-                source: PemError::NoCertificate,
-            }),
-        }
-    }
-
-    fn record(&self, certificates: &CaCertificates) -> Record {
-        record(
-            certificates,
-            self.origin,
-            self.state,
-            Times {
-                prepared: self.prepared_at,
-                published: self.published_at,
-                activated: self.activated_at,
-            },
-        )
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Times {
-    prepared: Timestamp,
-    published: Option<Timestamp>,
-    activated: Option<Timestamp>,
-}
-
-fn record(
-    certificates: &CaCertificates,
-    origin: AuthorityOrigin,
-    state: AuthorityState,
-    times: Times,
-) -> Record {
-    let certificate = certificates.certificate();
-    Record {
-        fingerprint: certificate.fingerprint().clone(),
-        root: Fingerprint::of(certificates.root()),
-        key_id: certificate.key_id().clone(),
-        origin,
-        state,
-        not_before: certificate.not_before(),
-        not_after: certificate.not_after(),
-        prepared_at: times.prepared,
-        published_at: times.published,
-        activated_at: times.activated,
     }
 }
 

@@ -18,7 +18,9 @@ mod certificate_authority;
 mod fixtures;
 pub mod import;
 mod journal;
+mod journal_document;
 mod key;
+mod ledger;
 mod pod_certificate_times;
 mod rotation;
 #[cfg(test)]
@@ -33,13 +35,11 @@ pub use certificate_authority::{
 pub use import::ImportError;
 pub use journal::{DOCUMENT, Journal, JournalError};
 pub use key::{KeyError, PrivateKey};
+pub use ledger::{AuthorityError, AuthorityOrigin, AuthorityState, Ledger, Record, Step};
 pub use pod_certificate_times::{
     BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
 };
-pub use rotation::{
-    AuthorityError, AuthorityOrigin, AuthorityState, Ledger, Observed, PROPAGATION, Record,
-    RotationPolicy, Step, next_step,
-};
+pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
 
 use crate::spiffe::{Bundle, BundleError};
 
