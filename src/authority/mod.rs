@@ -3,14 +3,14 @@
 //! Everything here is pure: no I/O, no clock, no Kubernetes. Time, what is published and what a
 //! Secret holds come in as arguments; keys and serial numbers alone are drawn from the operating
 //! system's randomness. Who reads and writes the Secret, publishes the bundle and calls
-//! [`advance`] is in the controllers.
+//! [`advance()`] is in the controllers.
 //!
 //! - [`CertificateAuthority`]: a CA that signs. [`import`]: one that somebody else made.
 //! - [`next_step`]: the state machine of rotation. [`Journal`]: its durable form, with the keys.
 //! - [`Authority`]: what a signer needs of a journal.
 //!
 //! The order that makes rotation safe: write the journal, then publish its bundle, then confirm
-//! that to [`advance`]; a CA becomes active only in a journal written after that.
+//! that to [`advance()`]; a CA becomes active only in a journal written after that.
 
 mod advance;
 mod certificate_authority;
