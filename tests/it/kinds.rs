@@ -488,7 +488,10 @@ async fn samples_and_what_helm_installs_are_taken() {
     ] {
         for object in documents::<Value>(path) {
             let stored = apply_dry(&client, &object).await.unwrap();
-            assert!(contains(&stored.data["spec"], &object["spec"]), "{path}: {stored:?}");
+            assert!(
+                contains(&stored.data["spec"], &object["spec"]),
+                "{path}: {stored:?}"
+            );
         }
     }
 }
@@ -565,7 +568,9 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let patch = json!({ "status": status });
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .unwrap()
 }
 
 /// Tries each change on an object of its own, without storing it.
