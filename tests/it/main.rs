@@ -9,6 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod foreign_verifiers;
+mod issuing;
 mod kinds;
 mod rbac;
 mod support;

@@ -15,6 +15,7 @@ mod objects;
 mod operator;
 mod pod_certificates;
 mod wait;
+mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,6 +24,7 @@ pub(crate) use objects::{apply, apply_dry, documents, namespace, node, pod, serv
 pub(crate) use operator::{Operator, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
 pub(crate) use wait::{SOON, wait_until};
+pub(crate) use world::{World, condition, verdict};
 
 /// A name that no other test of this process uses, for objects, namespaces and classes.
 pub(crate) fn unique(prefix: &str) -> String {
