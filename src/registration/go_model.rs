@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 /// A Go type as far as templates can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Type {
+pub(super) enum Type {
     /// `bool`.
     Bool,
     /// Any integer.
@@ -32,18 +32,18 @@ pub enum Type {
 
 /// A field of a Go struct.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub(super) struct Field {
     /// Go's name, the one templates use.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// The JSON name; `None` for an embedded struct, whose JSON is that of the struct around it.
-    pub json: Option<&'static str>,
+    pub(super) json: Option<&'static str>,
     /// The type.
-    pub kind: Type,
+    pub(super) kind: Type,
 }
 
 /// A part of the template data that is a Kubernetes struct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Section {
+pub(super) enum Section {
     /// `.PodMeta`.
     PodMeta,
     /// `.PodSpec`.
@@ -56,17 +56,17 @@ pub enum Section {
 
 impl Section {
     /// Every section.
-    pub const ALL: [Self; 4] = [Self::PodMeta, Self::PodSpec, Self::NodeMeta, Self::NodeSpec];
+    pub(super) const ALL: [Self; 4] = [Self::PodMeta, Self::PodSpec, Self::NodeMeta, Self::NodeSpec];
 
     /// The section of this name in template data.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|section| section.name() == name)
     }
 
     /// Its name in template data.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::PodMeta => "PodMeta",
             Self::PodSpec => "PodSpec",
@@ -77,7 +77,7 @@ impl Section {
 
     /// The name of its Go struct.
     #[must_use]
-    pub fn struct_name(self) -> &'static str {
+    pub(super) fn struct_name(self) -> &'static str {
         match self {
             Self::PodMeta | Self::NodeMeta => "ObjectMeta",
             Self::PodSpec => "PodSpec",
@@ -87,20 +87,20 @@ impl Section {
 
     /// Whether the section speaks of the pod, which a parent ID must not depend on.
     #[must_use]
-    pub fn is_of_pod(self) -> bool {
+    pub(super) fn is_of_pod(self) -> bool {
         matches!(self, Self::PodMeta | Self::PodSpec)
     }
 }
 
 /// The fields of a struct; none where the table has no such struct.
 #[must_use]
-pub fn fields(struct_name: &str) -> &'static [Field] {
+pub(super) fn fields(struct_name: &str) -> &'static [Field] {
     MODEL.get(struct_name).map_or(&[], Vec::as_slice)
 }
 
 /// One field of a struct.
 #[must_use]
-pub fn field(struct_name: &str, name: &str) -> Option<&'static Field> {
+pub(super) fn field(struct_name: &str, name: &str) -> Option<&'static Field> {
     fields(struct_name).iter().find(|field| field.name == name)
 }
 

@@ -13,7 +13,7 @@ const ZERO_TIME: &str = "0001-01-01 00:00:00 +0000 UTC";
 
 /// The value of a field of type `kind` whose JSON is `json`.
 #[must_use]
-pub fn from_json(kind: &Type, json: Option<&Json>) -> Value {
+pub(super) fn from_json(kind: &Type, json: Option<&Json>) -> Value {
     let json = json.filter(|json| !json.is_null());
     match kind {
         Type::Bool => Value::Bool(json.and_then(Json::as_bool).unwrap_or_default()),
