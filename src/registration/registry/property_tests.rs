@@ -595,7 +595,9 @@ proptest! {
     ) {
         let finish = |events: &[Event]| {
             let mut both = Both::new();
-            events.iter().for_each(|event| both.take(event));
+            for event in events {
+                both.take(event);
+            }
             let registry = both.compare();
             registry.entries().cloned().collect::<Vec<_>>()
         };

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     api::{ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry},
     registration::{
-        Entry, EntryError, FieldSet, InForce, Interner, MatchOutcome, NodeFacts, PodFacts,
-        RemovalCause, Settings,
+        Entry, EntryError, FieldSet, InForce, Interner, MatchOutcome, NodeFacts, Obstacle,
+        PodFacts, RemovalCause, Settings,
     },
 };
 
@@ -66,9 +66,10 @@ impl Fixture {
         self.declare_at(name, "2026-01-01T00:00:00Z", spec)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "reads better in tests")]
     fn declare_at(&mut self, name: &str, created: &str, spec: Json) -> Vec<Change> {
         self.registry
-            .apply_cluster_spiffe_id(&cluster_spiffe_id(name, created, spec), None);
+            .apply_cluster_spiffe_id(&cluster_spiffe_id(name, created, &spec), None);
         self.finish()
     }
 
@@ -110,7 +111,7 @@ fn settings(json: &Json) -> Settings {
     Settings::parse(&serde_json::from_value(spec).unwrap()).unwrap()
 }
 
-fn cluster_spiffe_id(name: &str, created: &str, spec: Json) -> ClusterSPIFFEID {
+fn cluster_spiffe_id(name: &str, created: &str, spec: &Json) -> ClusterSPIFFEID {
     let mut full = json!({"spiffeIDTemplate": PLAIN});
     full.as_object_mut()
         .unwrap()
@@ -156,12 +157,12 @@ fn a_selected_pod_gets_an_entry_with_everything_in_it() {
     let selectors: Vec<_> = entry
         .selectors
         .iter()
-        .map(|selector| selector.as_str())
+        .map(crate::registration::EntrySelector::as_str)
         .collect();
     assert_eq!(selectors, ["k8s:pod-uid:p", "k8s:sa:web"]);
     assert_eq!(entry.dns_names, ["p.shop", "x"]);
-    assert_eq!(entry.x509_ttl, Some(Duration::from_secs(3600)));
-    assert_eq!(entry.jwt_ttl, Some(Duration::from_secs(300)));
+    assert_eq!(entry.x509_ttl, Some(Duration::from_hours(1)));
+    assert_eq!(entry.jwt_ttl, Some(Duration::from_mins(5)));
     assert!(entry.admin && entry.downstream && !entry.store_svid);
     assert_eq!(
         (entry.hint.as_deref(), &*entry.source.name),
@@ -226,8 +227,14 @@ fn pods_in_ignored_and_unseen_namespaces_get_nothing() {
     fixture.pod("p", &json!({"metadata": {"namespace": "kube-system"}}));
     fixture.pod("q", &json!({"metadata": {"namespace": "later"}}));
     assert_eq!(fixture.registry.entry_count(), 0);
-    assert!(fixture.registry.pod_report("p").unwrap().namespace_ignored);
-    assert!(fixture.registry.pod_report("q").unwrap().namespace_unseen);
+    assert_eq!(
+        fixture.registry.pod_report("p").unwrap().obstacle,
+        Some(Obstacle::NamespaceIgnored)
+    );
+    assert_eq!(
+        fixture.registry.pod_report("q").unwrap().obstacle,
+        Some(Obstacle::NamespaceUnseen)
+    );
     let stats = fixture.report("c").stats;
     assert_eq!(
         (
@@ -251,7 +258,10 @@ fn a_finished_pod_loses_its_identity_and_a_terminating_one_keeps_it() {
     assert_eq!(fixture.pod("p", &terminating), []);
     let changes = fixture.pod("p", &json!({"status": {"phase": "Failed"}}));
     assert_eq!(removals(&changes), [RemovalCause::PodFinished]);
-    assert!(fixture.registry.pod_report("p").unwrap().finished);
+    assert_eq!(
+        fixture.registry.pod_report("p").unwrap().obstacle,
+        Some(Obstacle::Finished)
+    );
     assert_eq!(fixture.report("c").stats.pods_selected, 1);
 }
 
@@ -261,6 +271,10 @@ fn an_unscheduled_pod_is_no_failure_and_an_unseen_node_is_one() {
     fixture.declare("c", json!({}));
     assert_eq!(fixture.pod("p", &json!({"spec": {"nodeName": ""}})), []);
     assert_eq!(fixture.report("c").stats.pod_entry_render_failures, 0);
+    assert_eq!(
+        fixture.registry.pod_report("p").unwrap().obstacle,
+        Some(Obstacle::Unscheduled)
+    );
     let changes = fixture.pod("p", &json!({"spec": {"nodeName": "node-2"}}));
     let [Change::Failed { error, .. }] = changes.as_slice() else {
         panic!("{changes:?}");
@@ -405,7 +419,7 @@ fn static_entries_and_cluster_spiffe_ids_compete() {
         report
             .unknown_federated
             .iter()
-            .map(|name| name.as_str())
+            .map(crate::spiffe::TrustDomainName::as_str)
             .collect::<Vec<_>>(),
         ["f.org"]
     );
@@ -530,7 +544,7 @@ fn a_broken_spec_leaves_the_last_good_one_in_force() {
     fixture.declare("never-good", json!({"ttl": "1d"}));
     assert_eq!(fixture.report("never-good").in_force, InForce::Nothing);
 
-    let broken = cluster_spiffe_id("restarted", "2026-01-01T00:00:00Z", json!({"ttl": "1d"}));
+    let broken = cluster_spiffe_id("restarted", "2026-01-01T00:00:00Z", &json!({"ttl": "1d"}));
     let last_good = ClusterSpiffeIdSpec {
         spiffe_id_template: "spiffe://e.org/kept".into(),
         ..ClusterSpiffeIdSpec::default()
@@ -551,7 +565,7 @@ fn a_new_object_of_the_same_name_inherits_nothing() {
     let mut fixture = Fixture::new();
     fixture.pod("p", &json!({}));
     fixture.declare("c", json!({}));
-    let mut other = cluster_spiffe_id("c", "2026-02-01T00:00:00Z", json!({"ttl": "1d"}));
+    let mut other = cluster_spiffe_id("c", "2026-02-01T00:00:00Z", &json!({"ttl": "1d"}));
     other.metadata.uid = Some("other".into());
     fixture.registry.apply_cluster_spiffe_id(&other, None);
     assert_eq!(removals(&fixture.finish()), [RemovalCause::ObjectGone]);
@@ -603,7 +617,7 @@ fn a_change_of_many_pods_is_done_in_slices() {
     for number in 0..10 {
         fixture.pod(&format!("p{number}"), &json!({}));
     }
-    let object = cluster_spiffe_id("c", "2026-01-01T00:00:00Z", json!({}));
+    let object = cluster_spiffe_id("c", "2026-01-01T00:00:00Z", &json!({}));
     fixture.registry.apply_cluster_spiffe_id(&object, None);
     let (changes, more) = fixture.registry.process(4);
     assert_eq!((changes.len(), more), (4, true));
