@@ -3,7 +3,14 @@
 //! `cargo bench --bench registry`; `-- pod` or `-- initial` picks. Memory is what the resident set
 //! grows by, printed once before the timings.
 
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a measurement, not the program"
+)]
+
 use std::{hint::black_box, sync::Arc};
+
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Value as Json, json};
