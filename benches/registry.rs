@@ -11,7 +11,6 @@
 
 use std::{hint::black_box, sync::Arc};
 
-
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Value as Json, json};
 use spiffe_operator::registration::{FieldSet, Interner, NodeFacts, PodFacts, Registry, Settings};

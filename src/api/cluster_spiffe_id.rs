@@ -5,7 +5,13 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schema;
+
 /// Registers the pods that match its selectors under a SPIFFE ID made from a template.
+///
+/// Templates are Go text/templates over `.TrustDomain`, `.ClusterName`, `.ClusterDomain`,
+/// `.PodMeta`, `.PodSpec`, `.NodeMeta` and `.NodeSpec`, whose fields have their Go names
+/// (`.PodMeta.Namespace`, `.PodSpec.ServiceAccountName`).
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "spire.spiffe.io",
@@ -15,59 +21,133 @@ use serde::{Deserialize, Serialize};
     singular = "clusterspiffeid",
     shortname = "csid",
     category = "spiffe",
-    status = "ClusterSpiffeIdStatus"
+    status = "ClusterSpiffeIdStatus",
+    doc = "Registers the pods that match its selectors under a SPIFFE ID made from a template.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Pods",
+        type_ = "integer",
+        json_path = ".status.stats.podsSelected"
+    ),
+    printcolumn(
+        name = "Entries",
+        type_ = "integer",
+        json_path = ".status.stats.entriesToSet"
+    ),
+    printcolumn(
+        name = "Masked",
+        type_ = "integer",
+        json_path = ".status.stats.entriesMasked"
+    ),
+    printcolumn(
+        name = "Failures",
+        type_ = "integer",
+        json_path = ".status.stats.podEntryRenderFailures"
+    ),
+    printcolumn(name = "Class", type_ = "string", json_path = ".spec.className"),
+    printcolumn(name = "Fallback", type_ = "boolean", json_path = ".spec.fallback"),
+    printcolumn(
+        name = "SPIFFE ID Template",
+        type_ = "string",
+        json_path = ".spec.spiffeIDTemplate",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpiffeIdSpec {
-    /// Go template of the SPIFFE ID.
+    /// Go template of the SPIFFE ID, such as
+    /// `spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}`.
+    /// It must render to an ID with a path in the trust domain that serves this object; a pod for
+    /// which it does not gets no identity from this object and is named in `status.failingPods`. A
+    /// template that does not parse leaves the last good spec in force.
     #[serde(rename = "spiffeIDTemplate")]
+    #[schemars(schema_with = "schema::non_empty")]
     pub spiffe_id_template: String,
-    /// Lifetime of X.509-SVIDs, a Go duration. Unset or 0: the trust domain's default.
+    /// Lifetime of X.509-SVIDs, a Go duration such as `1h30m`; parts of a second are dropped.
+    /// Unset or 0: the trust domain's default. Pod certificates live at least an hour and at most
+    /// as long as the pod's volume allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
     pub ttl: Option<String>,
-    /// Lifetime of JWT-SVIDs, a Go duration. Unset or 0: the trust domain's default.
+    /// Lifetime of JWT-SVIDs, a Go duration such as `5m`; parts of a second are dropped. Unset or
+    /// 0: the trust domain's default.
     #[serde(default, rename = "jwtTtl", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
     pub jwt_ttl: Option<String>,
-    /// Go templates of DNS names, in the order the certificate carries them.
+    /// Go templates of DNS names, in the order in which the certificate carries them.
     #[serde(
         default,
         rename = "dnsNameTemplates",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub dns_name_templates: Vec<String>,
-    /// Go templates of further selectors, each rendering to `type:value`.
+    /// Go templates of further selectors, each rendering to `type:value`. The pod's UID is always
+    /// the first selector.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workload_selector_templates: Vec<String>,
-    /// Trust domains whose bundles the workload gets.
+    /// Names of trust domains whose bundles the workload gets. One without a known bundle is left
+    /// out and named in a condition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::trust_domains")]
     pub federates_with: Vec<String>,
-    /// Namespaces whose pods are selected. Unset or empty: all.
+    /// Labels of the namespaces whose pods are selected. Unset or empty: all namespaces. Those that
+    /// the trust domain ignores are left out in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
-    /// Pods that are selected. Unset or empty: all.
+    /// Labels of the pods that are selected. Unset or empty: all pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
     pub pod_selector: Option<LabelSelector>,
-    /// Whether the workload may call the server's administrative API.
+    /// Whether the workload may call the server's administrative API. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub admin: bool,
-    /// Whether the workload is a downstream server that gets an intermediate CA.
+    /// Whether the workload is a downstream server, which gets an intermediate CA of the trust
+    /// domain. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub downstream: bool,
-    /// Adds the names of the services that select the pod to its DNS names.
+    /// Adds the names of the services that select the pod to its DNS names: `name`,
+    /// `name.namespace`, `name.namespace.svc` and `name.namespace.svc.<cluster domain>`, sorted,
+    /// after those of `dnsNameTemplates`. Default: false.
     #[serde(
         default,
         rename = "autoPopulateDNSNames",
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub auto_populate_dns_names: bool,
-    /// The class of trust domains that serve this object.
+    /// The class of trust domains that serve this object. Unset: those that watch objects without
+    /// a class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_name: Option<String>,
-    /// Applies only to pods that no other ClusterSPIFFEID serves.
+    /// Serves only pods for which no ClusterSPIFFEID without `fallback` makes an entry. Default:
+    /// false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fallback: bool,
-    /// Hint for workloads that hold several identities. Literal, not a template.
+    /// Tells a workload that holds several identities which one this is. Literal, not a template;
+    /// at most 1024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::hint")]
     pub hint: Option<String>,
 }
 
@@ -84,8 +164,10 @@ pub struct ClusterSpiffeIdStatus {
     /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Standard conditions, `Ready` first among them.
+    /// What holds and what does not: `Ready` says whether every selected pod has its entry,
+    /// `Reconciling` that work is under way, `Stalled` that somebody must change something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 

@@ -2,16 +2,20 @@
 //!
 //! Types only: serde, schema and CEL. A field that holds something with a grammar (a duration, a
 //! template, a selector) keeps the string as written, so that an object which an older or foreign
-//! schema let through still decodes; parsing it is the business of who uses it.
+//! schema let through still decodes; parsing it is the business of who uses it. The documentation
+//! of the fields is the reference that users read, in `kubectl explain` and in `docs/crds.md`.
 
 mod cluster_federated_trust_domain;
 mod cluster_spiffe_id;
 mod cluster_static_entry;
 pub mod conditions;
+mod definitions;
 pub mod duration;
+mod schema;
 mod trust_domain;
 
 pub use cluster_federated_trust_domain::*;
 pub use cluster_spiffe_id::*;
 pub use cluster_static_entry::*;
+pub use definitions::custom_resource_definitions;
 pub use trust_domain::*;

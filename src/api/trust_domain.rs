@@ -5,7 +5,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A SPIFFE trust domain that this operator serves.
+use super::schema;
+
+/// A SPIFFE trust domain that this operator serves: who signs, for which objects, with which
+/// lifetimes, and where its bundle is published.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "spiffe-operator.io",
@@ -15,57 +18,136 @@ use serde::{Deserialize, Serialize};
     singular = "trustdomain",
     shortname = "td",
     category = "spiffe",
-    status = "TrustDomainStatus"
+    status = "TrustDomainStatus",
+    doc = "A SPIFFE trust domain that this operator serves.",
+    printcolumn(
+        name = "Trust Domain",
+        type_ = "string",
+        json_path = ".spec.trustDomain"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Authority",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="AuthorityReady")].status"#
+    ),
+    printcolumn(
+        name = "Authority Expiry",
+        type_ = "string",
+        json_path = r#".status.authorities[?(@.state=="active")].notAfter"#
+    ),
+    printcolumn(
+        name = "Sequence",
+        type_ = "integer",
+        json_path = ".status.bundleSequence"
+    ),
+    printcolumn(name = "Entries", type_ = "integer", json_path = ".status.entries"),
+    printcolumn(
+        name = "Class",
+        type_ = "string",
+        json_path = ".spec.className",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Signer",
+        type_ = "string",
+        json_path = ".status.signerName",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
+// Only a CA that the operator makes has the lifetime `caTTL`: that of a Secret says its own, and
+// leaves under it are shortened where they must be.
+#[schemars(extend("x-kubernetes-validations" = [
+    schema::at_most_a_sixth_of_ca_ttl("x509SVID"),
+    schema::at_most_a_sixth_of_ca_ttl("podCertificates"),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct TrustDomainSpec {
-    /// Name of the trust domain, such as `example.org`. Immutable.
+    /// Name of the trust domain, such as `example.org`: 1 to 255 lower-case letters, digits, dots,
+    /// hyphens and underscores. Immutable, and served by one TrustDomain only: of two with the same
+    /// name the younger is `Stalled`.
+    #[schemars(schema_with = "schema::immutable_trust_domain")]
     pub trust_domain: String,
-    /// Serves the objects of `spire.spiffe.io` that have this class.
+    /// Serves the ClusterSPIFFEIDs, ClusterStaticEntries and ClusterFederatedTrustDomains that have
+    /// this `className`. Unset: only those without a class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::non_empty")]
     pub class_name: Option<String>,
-    /// Serves the objects without a class, too.
+    /// With a `className`: serves the objects without a class, too.
     #[serde(default)]
     pub watch_classless: bool,
-    /// Name of this cluster, `.ClusterName` in templates and part of agents' IDs.
+    /// Name of this cluster: `.ClusterName` in templates, and part of the IDs of its agents.
+    /// A segment of a SPIFFE ID's path: letters, digits, dots, hyphens and underscores.
     #[serde(default = "default_cluster_name")]
+    #[schemars(schema_with = "schema::path_segment")]
     pub cluster_name: String,
-    /// DNS domain of this cluster, `.ClusterDomain` in templates.
+    /// DNS domain of this cluster: `.ClusterDomain` in templates, and the end of the DNS names of
+    /// services.
     #[serde(default = "default_cluster_domain")]
+    #[schemars(schema_with = "schema::dns_domain")]
     pub cluster_domain: String,
-    /// Go template of the parent ID of pods' entries. Default:
+    /// Go template of the parent ID of pods' entries, over `.TrustDomain`, `.ClusterName`,
+    /// `.ClusterDomain`, `.NodeMeta` and `.NodeSpec`. Unset:
     /// `spiffe://{{ .TrustDomain }}/spire/agent/k8s_psat/{{ .ClusterName }}/{{ .NodeMeta.UID }}`.
     #[serde(
         default,
         rename = "parentIDTemplate",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(schema_with = "schema::non_empty")]
     pub parent_id_template: Option<String>,
-    /// Regular expressions of namespaces whose pods get no identity; an expression matches
-    /// anywhere in the name.
+    /// Regular expressions of namespaces whose pods get no identity. An expression matches anywhere
+    /// in the name: write `^name$` for one namespace.
     #[serde(default = "default_ignore_namespaces")]
+    #[schemars(schema_with = "schema::non_empty_list")]
     pub ignore_namespaces: Vec<String>,
-    /// Who signs.
+    /// Who signs: exactly one of `selfSigned` and `secretRef`.
     pub authority: AuthoritySource,
-    /// Key type of the CA.
+    /// Key type of the CAs that `selfSigned` makes. A change takes effect with the next one.
     #[serde(default)]
     pub key_type: CaKeyType,
-    /// Lifetime of the CA, a Go duration.
+    /// Lifetime of the CAs that `selfSigned` makes, a Go duration. The next one is prepared at half
+    /// of it and signs when a sixth is left, so it must be at least six times `x509SVID.ttl` and
+    /// six times `podCertificates.ttl`. With `secretRef` the certificate in the Secret says its own
+    /// lifetime, and this field has no effect.
     #[serde(default = "default_ca_ttl", rename = "caTTL")]
+    #[schemars(schema_with = "schema::lifetime")]
     pub ca_ttl: String,
-    /// Subject of the CA's certificate.
+    /// Subject of the certificates of the CAs that `selfSigned` makes.
     #[serde(default)]
     pub subject: CaSubject,
     /// X.509-SVIDs that agents and servers hand out.
     #[serde(default, rename = "x509SVID")]
     pub x509_svid: X509SvidSettings,
-    /// Certificates that pods get from the kubelet.
+    /// Certificates that pods get from the kubelet, through a `podCertificate` volume.
     #[serde(default)]
     pub pod_certificates: PodCertificateSettings,
-    /// The ClusterTrustBundle that carries the trust domain's roots.
+    /// The ClusterTrustBundle that carries the trust domain's roots to pods. It is always
+    /// published where the API server has the kind.
     #[serde(default)]
     pub cluster_trust_bundle: ClusterTrustBundleSettings,
-    /// A ConfigMap with the bundle in every selected namespace. Unset: none.
+    /// Publishes the bundle in a ConfigMap of every selected namespace. Unset: no ConfigMaps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle_config_maps: Option<BundleConfigMapSettings>,
     /// What becomes of the keys when this object is deleted.
@@ -75,12 +157,17 @@ pub struct TrustDomainSpec {
 
 /// Who signs: exactly one of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.selfSigned) != has(self.secretRef)",
+    "message": "exactly one of selfSigned and secretRef must be set",
+}]))]
 #[serde(rename_all = "camelCase")]
 pub struct AuthoritySource {
-    /// A CA that the operator makes and rotates.
+    /// CAs that the operator makes and rotates by itself. Written `selfSigned: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_signed: Option<SelfSignedAuthority>,
-    /// An existing CA in a Secret of the operator's namespace, for instance from cert-manager.
+    /// An existing CA in a Secret of the operator's namespace, for instance from cert-manager. A
+    /// change of the Secret is a rotation: the new root is published before the new key signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<AuthoritySecretRef>,
 }
@@ -93,7 +180,8 @@ pub struct SelfSignedAuthority {}
 /// its chain, `tls.key` the private key, `ca.crt` the root where the chain does not end in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuthoritySecretRef {
-    /// Name of the Secret.
+    /// Name of the Secret in the operator's namespace.
+    #[schemars(schema_with = "schema::object_name")]
     pub name: String,
 }
 
@@ -119,22 +207,27 @@ pub enum CaKeyType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CaSubject {
-    /// Countries (C).
+    /// Countries (C), each of two letters.
     #[serde(default = "default_subject_country")]
+    #[schemars(schema_with = "schema::countries")]
     pub country: Vec<String>,
-    /// Organizations (O).
+    /// Organizations (O), each of at most 64 characters.
     #[serde(default = "default_subject_organization")]
+    #[schemars(schema_with = "schema::organizations")]
     pub organization: Vec<String>,
-    /// Common name (CN).
+    /// Common name (CN), at most 64 characters. Unset: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::common_name")]
     pub common_name: Option<String>,
 }
 
 /// Lifetimes of X.509-SVIDs for agents and servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct X509SvidSettings {
-    /// Lifetime, a Go duration.
+    /// Lifetime where an entry names none, a Go duration of at least a second. With a `selfSigned`
+    /// authority at most a sixth of `caTTL`.
     #[serde(default = "default_x509_svid_ttl")]
+    #[schemars(schema_with = "schema::lifetime")]
     pub ttl: String,
 }
 
@@ -142,12 +235,18 @@ pub struct X509SvidSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodCertificateSettings {
-    /// Signer name that pods ask for. Default: `spiffe-operator.io/<trust domain>`, with a hash in
-    /// place of a trust domain that is no legal signer name.
+    /// Signer name that pods ask for, such as `example.com/workloads`. Unset:
+    /// `spiffe-operator.io/<trust domain>`, with a hash in place of a trust domain that is no legal
+    /// signer name; `status.signerName` says which. The operator may sign under
+    /// `spiffe-operator.io/` only: for another name a condition names the RBAC rule to add.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::signer_name")]
     pub signer_name: Option<String>,
-    /// Lifetime, a Go duration of at least 1h; never more than the pod's `maxExpirationSeconds`.
+    /// Lifetime where an entry names none, a Go duration of at least 1h; never more than the
+    /// volume's `maxExpirationSeconds` (a day unless the pod says otherwise). The kubelet fetches a
+    /// new certificate at half of it. With a `selfSigned` authority at most a sixth of `caTTL`.
     #[serde(default = "default_pod_certificate_ttl")]
+    #[schemars(schema_with = "schema::pod_certificate_lifetime")]
     pub ttl: String,
 }
 
@@ -159,14 +258,20 @@ pub struct ClusterTrustBundleSettings {}
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BundleConfigMapSettings {
-    /// Name of the ConfigMap in each namespace. The operator's RBAC allows the default only.
+    /// Name of the ConfigMap in each namespace. The operator's RBAC allows the default only: for
+    /// another name a condition names the rule to add. A ConfigMap of this name that is somebody
+    /// else's is never overwritten.
     #[serde(default = "default_bundle_config_map_name")]
+    #[schemars(schema_with = "schema::object_name")]
     pub name: String,
-    /// Namespaces that get a copy. Unset or empty: all.
+    /// Labels of the namespaces that get a copy. Unset or empty: all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
-    /// Forms of the bundle, each a key of the ConfigMap.
+    /// Forms of the bundle, at least one and each once. Each is a key of the ConfigMap: `pem` has
+    /// the X.509 roots, `spiffe` the SPIFFE bundle document, `jwks` a JWK set.
     #[serde(default = "default_bundle_formats")]
+    #[schemars(length(min = 1), extend("x-kubernetes-list-type" = "set"))]
     pub formats: Vec<BundleFormat>,
 }
 
@@ -201,9 +306,16 @@ pub struct TrustDomainStatus {
     /// The generation that the conditions speak of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Standard conditions, `Ready` first among them.
+    /// What holds and what does not: `Ready` sums up, `AuthorityReady` says whether somebody signs,
+    /// `BundlePublished` whether the roots are where they should be, `Reconciling` that work is
+    /// under way, `Stalled` that somebody must change something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// Namespace of the operator that serves this trust domain. An operator in another namespace
+    /// stands back, so that no trust domain ever has two authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
     /// Signer name to use in `podCertificate` and `clusterTrustBundle` volumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signer_name: Option<String>,
@@ -212,6 +324,7 @@ pub struct TrustDomainStatus {
     pub cluster_trust_bundle: Option<String>,
     /// Sequence number of the bundle; it grows with every change of the authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count")]
     pub bundle_sequence: Option<u64>,
     /// The X.509 authorities, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -230,7 +343,8 @@ pub struct AuthorityStatus {
     pub id: String,
     /// `prepared`, `active`, `old` or `tainted`.
     pub state: String,
-    /// End of its certificate's validity.
+    /// End of its certificate's validity, such as `2026-01-31T12:00:00Z`.
+    #[schemars(schema_with = "schema::date_time")]
     pub not_after: String,
 }
 

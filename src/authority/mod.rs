@@ -1,1 +1,80 @@
-//! Who signs.
+//! Who signs: the CAs of a trust domain, from their making to their end.
+//!
+//! Everything here is pure: no I/O, no clock, no Kubernetes. Time, what is published and what a
+//! Secret holds come in as arguments; keys and serial numbers alone are drawn from the operating
+//! system's randomness. Who reads and writes the Secret, publishes the bundle and calls
+//! [`advance()`] is in the controllers.
+//!
+//! - [`CertificateAuthority`]: a CA that signs. [`import`]: one that somebody else made.
+//! - [`next_step`]: the state machine of rotation. [`Journal`]: its durable form, with the keys.
+//! - [`Authority`]: what a signer needs of a journal.
+//!
+//! The order that makes rotation safe: write the journal, then publish its bundle, then confirm
+//! that to [`advance()`]; a CA becomes active only in a journal written after that.
+
+mod advance;
+mod certificate_authority;
+#[cfg(test)]
+mod fixtures;
+pub mod import;
+mod journal;
+mod journal_document;
+mod key;
+mod ledger;
+mod pod_certificate_times;
+mod rotation;
+#[cfg(test)]
+mod rotation_simulation;
+
+use std::sync::Arc;
+
+pub use advance::{Advance, AdvanceError, AuthoritySettings, advance};
+pub use certificate_authority::{
+    CaCertificates, CertificateAuthority, SignError, SignedSvid, SvidRequest,
+};
+pub use import::ImportError;
+pub use journal::{DOCUMENT, Journal, JournalError};
+pub use key::{KeyError, PrivateKey};
+pub use ledger::{AuthorityError, AuthorityOrigin, AuthorityState, Ledger, Record, Step};
+pub use pod_certificate_times::{
+    BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
+};
+pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
+
+use crate::spiffe::{Bundle, BundleError};
+
+/// What a signer needs: the CA that is active and the bundle that its certificates verify to.
+/// Immutable; a rotation makes a new one.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    ca: Arc<CertificateAuthority>,
+    bundle: Arc<Bundle>,
+}
+
+impl Authority {
+    /// The authority of `journal`, if one is active.
+    ///
+    /// # Errors
+    /// When the journal's roots make no bundle.
+    pub fn from_journal(journal: &Journal) -> Result<Option<Self>, BundleError> {
+        let Some(ca) = journal.active() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            ca: Arc::clone(ca),
+            bundle: Arc::new(journal.bundle()?),
+        }))
+    }
+
+    /// The CA that signs.
+    #[must_use]
+    pub fn ca(&self) -> &CertificateAuthority {
+        &self.ca
+    }
+
+    /// The bundle.
+    #[must_use]
+    pub fn bundle(&self) -> &Arc<Bundle> {
+        &self.bundle
+    }
+}

@@ -1,9 +1,26 @@
 //! SPIFFE's own vocabulary: identifiers, bundles, X.509-SVIDs and their verification.
 //!
-//! Everything here is pure: no I/O, no clock, no Kubernetes. Time and randomness come in as
-//! arguments. What decides *which* workload gets an identity is in [`crate::registration`]; the
-//! keys that sign are in [`crate::authority`].
+//! Everything here is pure: no I/O, no clock, no Kubernetes. Time comes in as an argument; serial
+//! numbers alone are drawn from the operating system's randomness. What decides *which* workload
+//! gets an identity is in [`crate::registration`]; the keys that sign are in [`crate::authority`].
 
+mod bundle;
+mod ca_certificate;
+pub(crate) mod certificate;
+mod csr;
+mod der;
 mod id;
+pub mod pem;
+mod public_key;
+mod verify;
+mod x509_svid;
 
+pub use bundle::{Bundle, BundleError};
+pub use ca_certificate::{CaCertificate, CaCertificateError, CaProfile};
+pub use certificate::{Fingerprint, RandomnessError, SerialNumber};
+pub use csr::{CsrError, MAX_REQUEST_LENGTH, RequestedKey};
 pub use id::{ParseSpiffeIdError, ParseTrustDomainError, SpiffeId, TrustDomainName};
+pub use pem::PemError;
+pub use public_key::{KeyId, KeyKind, PublicKey, PublicKeyError};
+pub use verify::{VerifyError, check_x509_svid, verify_x509_svid};
+pub use x509_svid::X509SvidProfile;

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A server is a program that is built from one of the wrapper modules in dev/tools.
+type server struct {
+	name, group, tool, pkg string
+	// What a first build took on two cores, so that nobody wonders whether it hangs.
+	cold time.Duration
+}
+
+const (
+	controlPlane = "control-plane"
+	node         = "node"
+)
+
+var servers = []server{
+	{"etcd", controlPlane, "etcd", "go.etcd.io/etcd/server/v3", 20 * time.Second},
+	{"kube-apiserver", controlPlane, "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", 4 * time.Minute},
+	{"kubectl", controlPlane, "kubernetes", "k8s.io/kubernetes/cmd/kubectl", 20 * time.Second},
+	{"kube-controller-manager", controlPlane, "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", 30 * time.Second},
+	{"kubelet", node, "kubernetes", "k8s.io/kubernetes/cmd/kubelet", 70 * time.Second},
+	{"kube-scheduler", node, "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", 10 * time.Second},
+	{"kube-proxy", node, "kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", 20 * time.Second},
+	{"coredns", node, "coredns", "github.com/coredns/coredns", 90 * time.Second},
+}
+
+func buildGroups(groups []string) error {
+	for _, group := range groups {
+		if !slices.Contains([]string{controlPlane, node, "all"}, group) {
+			return fmt.Errorf("there is no group %q: control-plane, node or all", group)
+		}
+	}
+	if len(groups) == 0 || slices.Contains(groups, "all") {
+		groups = []string{controlPlane, node}
+	}
+	for _, group := range groups {
+		if err := build(group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build makes every server of a group that is missing. A single-node cluster has a control plane too.
+func build(group string) error {
+	for _, s := range servers {
+		if s.group != group && s.group != controlPlane {
+			continue
+		}
+		path, err := s.path()
+		if err != nil {
+			return err
+		}
+		if exists(path) {
+			continue
+		}
+		if err := s.build(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// binary is the path of a server that build has made.
+func binary(name string) string {
+	for _, s := range servers {
+		if s.name == name {
+			if path, err := s.path(); err == nil {
+				return path
+			}
+		}
+	}
+	return name
+}
+
+func (s server) path() (string, error) {
+	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
+		if path := filepath.Join(assets, s.name); exists(path) {
+			return path, nil
+		}
+	}
+	version, err := s.version()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cacheDir(), "bin", s.tool+"-"+version, s.name), nil
+}
+
+func (s server) version() (string, error) {
+	gomod, err := os.ReadFile(filepath.Join(s.moduleDir(), "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	found := regexp.MustCompile(`(?m)^require (\S+) (v\S+)$`).FindSubmatch(gomod)
+	if found == nil {
+		return "", fmt.Errorf("%s/go.mod requires no pinned version", s.moduleDir())
+	}
+	return string(found[2]), nil
+}
+
+func (s server) moduleDir() string { return filepath.Join(devDir, "tools", s.tool) }
+
+// build compiles under a temporary name, so that an interrupted build never looks like a finished
+// one, and under a lock, so that two callers do not do the same work at once.
+func (s server) build(path string) error {
+	unlock, err := lockSetup()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if exists(path) {
+		return nil
+	}
+	version, err := s.version()
+	if err != nil {
+		return err
+	}
+	progress("building %s %s from source, as it is not in the cache: about %s on two cores", s.name, version, s.cold)
+	ldflags := "-s -w"
+	if s.tool == "kubernetes" {
+		// Clients parse the version that the server reports.
+		numbers := strings.Split(strings.TrimPrefix(version, "v"), ".")
+		const pkg = "k8s.io/component-base/version"
+		ldflags += fmt.Sprintf(" -X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s", pkg, version, pkg, numbers[0], pkg, numbers[1])
+	}
+	started := time.Now()
+	if err := goBuild(s.moduleDir(), path, s.pkg, ldflags); err != nil {
+		return fmt.Errorf("cannot build %s %s: %w. A folder with etcd, kube-apiserver and kubectl can be given in KUBEBUILDER_ASSETS", s.name, version, err)
+	}
+	progress("built %s in %s", s.name, time.Since(started).Round(time.Second))
+	return nil
+}
+
+func goBuild(dir, out, pkg, ldflags string, env ...string) error {
+	if _, err := exec.LookPath("go"); err != nil {
+		return errors.New("Go 1.26 or later is needed on PATH")
+	}
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", ldflags, "-o", out+".tmp", pkg)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	// An interrupted caller gives up the lock, so its compiler must not go on.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go build: %w; what it said is above", err)
+	}
+	return os.Rename(out+".tmp", out)
+}
+
+// lockSetup keeps builds and package installations of several callers apart. The kernel drops the
+// lock with the process, so an interrupted caller blocks nobody.
+func lockSetup() (unlock func(), err error) {
+	if err := os.MkdirAll(cacheDir(), 0o755); err != nil {
+		return nil, err
+	}
+	file, err := os.Create(filepath.Join(cacheDir(), "setup.lock"))
+	if err != nil {
+		return nil, err
+	}
+	if syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		progress("waiting for another build to finish")
+		if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+			return nil, err
+		}
+	}
+	return func() { file.Close() }, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+var began = time.Now()
+
+// progress tells what is being done; standard output is for results.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "[%6.1fs] %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,504 @@
+//! A CA that signs: its certificate, the chain above it and its key.
+//!
+//! Invariants: the key is the certificate's; the chain leads, link by link, from the certificate to
+//! the root; nothing that it signs outlives it. Where a CA comes from: [`CertificateAuthority::self_signed`]
+//! here, and an imported one in [`super::import`].
+
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+
+use super::{KeyError, PrivateKey};
+use crate::{
+    api::CaSubject,
+    spiffe::{
+        CaCertificate, CaCertificateError, CaProfile, PublicKey, RandomnessError, SerialNumber,
+        SpiffeId, TrustDomainName, VerifyError, X509SvidProfile, certificate, check_x509_svid, pem,
+    },
+};
+
+/// Longest DNS name in text (RFC 1035 §2.3.4).
+const MAX_DNS_NAME_LENGTH: usize = 253;
+
+/// A CA with its key.
+#[derive(Debug)]
+pub struct CertificateAuthority {
+    certificates: CaCertificates,
+    key: PrivateKey,
+}
+
+/// The certificates of a CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaCertificates {
+    certificate: CaCertificate,
+    /// Between the CA and the root.
+    intermediates: Vec<CertificateDer<'static>>,
+    /// The CA itself, where it is self-signed.
+    root: CertificateDer<'static>,
+}
+
+impl CaCertificates {
+    pub(super) fn new(
+        certificate: CaCertificate,
+        intermediates: Vec<CertificateDer<'static>>,
+        root: CertificateDer<'static>,
+    ) -> Self {
+        Self {
+            certificate,
+            intermediates,
+            root,
+        }
+    }
+
+    /// The CA's own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CaCertificate {
+        &self.certificate
+    }
+
+    /// The root that verifiers must trust.
+    #[must_use]
+    pub fn root(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
+    /// What follows a leaf in its chain: from the CA up to but excluding the root.
+    pub fn below_root(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        let own = Some(self.certificate.der()).filter(|own| **own != self.root);
+        own.into_iter().chain(&self.intermediates)
+    }
+
+    /// The CA's certificate, the intermediates above it, the root.
+    pub(super) fn all(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.below_root().chain([&self.root])
+    }
+}
+
+/// What to sign.
+#[derive(Clone, Copy, Debug)]
+pub struct SvidRequest<'a> {
+    /// The identity.
+    pub id: &'a SpiffeId,
+    /// DNS names, in order.
+    pub dns_names: &'a [String],
+    /// The holder's key.
+    pub public_key: &'a PublicKey,
+    /// Start of validity, already back-dated.
+    pub not_before: Timestamp,
+    /// End of validity; the issuer's end comes first if it is earlier.
+    pub not_after: Timestamp,
+}
+
+/// A signed X.509-SVID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedSvid {
+    /// The leaf, then intermediates up to but excluding the root.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's serial number.
+    pub serial: SerialNumber,
+    /// Start of validity, in whole seconds.
+    pub not_before: Timestamp,
+    /// End of validity, in whole seconds.
+    pub not_after: Timestamp,
+    /// Whether the issuer's end made it end earlier than asked for.
+    pub capped: bool,
+}
+
+impl SignedSvid {
+    /// The chain as PEM, leaf first.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        pem::encode_certificates(&self.chain)
+    }
+}
+
+impl CertificateAuthority {
+    /// Makes a root for `trust_domain` that signs with `key`.
+    ///
+    /// # Errors
+    /// When there is no randomness or the key fails.
+    pub fn self_signed(
+        trust_domain: &TrustDomainName,
+        subject: &CaSubject,
+        key: PrivateKey,
+        not_before: Timestamp,
+        not_after: Timestamp,
+    ) -> Result<Self, SignError> {
+        let to_be_signed = CaProfile {
+            trust_domain,
+            country: &subject.country,
+            organization: &subject.organization,
+            common_name: subject.common_name.as_deref(),
+            public_key: key.public_key(),
+            serial: SerialNumber::random()?,
+            not_before,
+            not_after,
+        }
+        .to_be_signed(key.algorithm());
+        let root = certificate::signed(&to_be_signed, key.algorithm(), &key.sign(&to_be_signed)?);
+        let certificate =
+            CaCertificate::parse(root.clone()).map_err(|source| SignError::Profile { source })?;
+        Ok(Self::new(
+            CaCertificates::new(certificate, Vec::new(), root),
+            key,
+        ))
+    }
+
+    /// `key` is that of the certificate.
+    pub(super) fn new(certificates: CaCertificates, key: PrivateKey) -> Self {
+        Self { certificates, key }
+    }
+
+    /// Its certificates.
+    #[must_use]
+    pub fn certificates(&self) -> &CaCertificates {
+        &self.certificates
+    }
+
+    /// Its key, for the one Secret that keeps it.
+    #[must_use]
+    pub fn key(&self) -> &PrivateKey {
+        &self.key
+    }
+
+    /// End of its validity, and so of everything that it signs.
+    #[must_use]
+    pub fn not_after(&self) -> Timestamp {
+        self.certificates.certificate.not_after()
+    }
+
+    /// Signs an X.509-SVID. The caller answers for the identity being the requester's.
+    ///
+    /// # Errors
+    /// When the request can have no certificate under this CA, or signing fails.
+    pub fn sign(&self, request: &SvidRequest<'_>) -> Result<SignedSvid, SignError> {
+        check_names(request)?;
+        let issuer = &self.certificates.certificate;
+        let not_before = whole_seconds(request.not_before);
+        let wanted = whole_seconds(request.not_after);
+        let not_after = wanted.min(issuer.not_after());
+        if not_after <= not_before {
+            return Err(SignError::NoLifetime {
+                not_before,
+                not_after,
+            });
+        }
+        let serial = SerialNumber::random()?;
+        let algorithm = self.key.algorithm();
+        let to_be_signed = X509SvidProfile {
+            id: request.id,
+            dns_names: request.dns_names,
+            public_key: request.public_key,
+            serial,
+            not_before,
+            not_after,
+        }
+        .to_be_signed(issuer.subject(), issuer.key_id(), algorithm);
+        let leaf = certificate::signed(&to_be_signed, algorithm, &self.key.sign(&to_be_signed)?);
+        check_leaf(&leaf, request.id)?;
+        Ok(SignedSvid {
+            chain: std::iter::once(leaf)
+                .chain(self.certificates.below_root().cloned())
+                .collect(),
+            serial,
+            not_before,
+            not_after,
+            capped: not_after < wanted,
+        })
+    }
+}
+
+/// Why nothing was signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignError {
+    /// A DNS name that cannot be in a certificate.
+    #[error("{name:?} cannot be in a certificate; a DNS name is ASCII of at most 253 characters")]
+    DnsName {
+        /// The name.
+        name: String,
+    },
+    /// The ID of a trust domain, which only its CAs carry.
+    #[error("{id} has no path, and so is no workload's identity")]
+    IdWithoutPath {
+        /// The ID.
+        id: SpiffeId,
+    },
+    /// The key made no signature.
+    #[error("signing failed: {source}")]
+    Key {
+        /// What the key said.
+        source: KeyError,
+    },
+    /// The certificate that came out is no X.509-SVID for the request.
+    #[error("the signed certificate is not what was asked for: {source}")]
+    Leaf {
+        /// What is wrong with it.
+        source: VerifyError,
+    },
+    /// The validity would end before it begins, as under a CA that has expired.
+    #[error("the certificate would end at {not_after}, before it begins at {not_before}")]
+    NoLifetime {
+        /// When it would begin.
+        not_before: Timestamp,
+        /// When it would end.
+        not_after: Timestamp,
+    },
+    /// The CA certificate that came out is none.
+    #[error("the CA certificate is not what was asked for: {source}")]
+    Profile {
+        /// What is wrong with it.
+        source: CaCertificateError,
+    },
+    /// No serial number.
+    #[error("there is no serial number: {source}")]
+    Randomness {
+        /// Why.
+        source: RandomnessError,
+    },
+}
+
+impl From<KeyError> for SignError {
+    fn from(source: KeyError) -> Self {
+        Self::Key { source }
+    }
+}
+
+impl From<RandomnessError> for SignError {
+    fn from(source: RandomnessError) -> Self {
+        Self::Randomness { source }
+    }
+}
+
+fn check_names(request: &SvidRequest<'_>) -> Result<(), SignError> {
+    if request.id.path().is_empty() {
+        return Err(SignError::IdWithoutPath {
+            id: request.id.clone(),
+        });
+    }
+    let unfit =
+        |name: &&String| name.is_empty() || name.len() > MAX_DNS_NAME_LENGTH || !name.is_ascii();
+    match request.dns_names.iter().find(unfit) {
+        Some(name) => Err(SignError::DnsName { name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// What SPIRE checks of each certificate before it leaves the server.
+fn check_leaf(leaf: &CertificateDer<'_>, id: &SpiffeId) -> Result<(), SignError> {
+    match check_x509_svid(leaf) {
+        Ok(found) if found == *id => Ok(()),
+        Ok(found) => Err(SignError::Leaf {
+            source: VerifyError::Uri {
+                uri: found.to_string(),
+            },
+        }),
+        Err(source) => Err(SignError::Leaf { source }),
+    }
+}
+
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+    use super::*;
+    use crate::{
+        api::CaKeyType,
+        authority::fixtures::{now, trust_domain},
+        spiffe::{Bundle, verify_x509_svid},
+    };
+
+    const KEY_TYPES: [CaKeyType; 4] = [
+        CaKeyType::EcP256,
+        CaKeyType::EcP384,
+        CaKeyType::Rsa2048,
+        CaKeyType::Rsa4096,
+    ];
+
+    fn hours(hours: i64) -> Timestamp {
+        now() + SignedDuration::from_hours(hours)
+    }
+
+    fn ca(key_type: CaKeyType, subject: &CaSubject) -> CertificateAuthority {
+        let key = PrivateKey::generate(key_type).unwrap();
+        CertificateAuthority::self_signed(&trust_domain(), subject, key, now(), hours(168)).unwrap()
+    }
+
+    fn usual() -> CertificateAuthority {
+        ca(CaKeyType::EcP256, &CaSubject::default())
+    }
+
+    fn id() -> SpiffeId {
+        "spiffe://example.org/ns/default/sa/web".parse().unwrap()
+    }
+
+    fn sign(
+        ca: &CertificateAuthority,
+        id: &SpiffeId,
+        dns_names: &[String],
+        until: Timestamp,
+    ) -> Result<SignedSvid, SignError> {
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        ca.sign(&SvidRequest {
+            id,
+            dns_names,
+            public_key: key.public_key(),
+            not_before: now(),
+            not_after: until,
+        })
+    }
+
+    #[test]
+    fn every_key_type_signs_what_verifies() {
+        for key_type in KEY_TYPES {
+            let ca = ca(key_type, &CaSubject::default());
+            let signed = sign(&ca, &id(), &[], hours(1)).unwrap();
+            assert_eq!(signed.chain.len(), 1, "the root is left out");
+            let roots = [ca.certificates().root().clone()];
+            let bundle = Bundle::new(trust_domain(), roots, 1).unwrap();
+            assert_eq!(verify_x509_svid(&signed.chain, &bundle, now()), Ok(id()));
+        }
+    }
+
+    #[test]
+    fn a_leaf_says_what_the_profile_wants() {
+        let ca = usual();
+        let names = ["b.example.org".to_owned(), "a.example.org".to_owned()];
+        let signed = sign(&ca, &id(), &names, hours(1)).unwrap();
+        let (rest, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(
+            leaf.subject().to_string(),
+            "C=US, O=SPIRE, CN=b.example.org"
+        );
+        assert_eq!(
+            leaf.issuer().as_raw(),
+            ca.certificates().certificate().subject()
+        );
+        assert_eq!(
+            leaf.tbs_certificate.serial.to_string(),
+            signed.serial.to_string()
+        );
+        assert!(leaf.raw_serial().len() <= 17);
+        let critical: Vec<_> = leaf.extensions().iter().map(|e| e.critical).collect();
+        assert_eq!(critical, [true, false, true, false, false, false]);
+        let usage = leaf.key_usage().unwrap().unwrap().value;
+        assert_eq!(
+            usage.to_string(),
+            "Digital Signature, Key Encipherment, Key Agreement"
+        );
+        let san = leaf.subject_alternative_name().unwrap().unwrap();
+        let names: Vec<_> = san
+            .value
+            .general_names
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "DNSName(b.example.org)",
+                "DNSName(a.example.org)",
+                "URI(spiffe://example.org/ns/default/sa/web)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_root_says_what_the_profile_wants() {
+        let subject = CaSubject {
+            country: vec!["US".into(), "CH".into()],
+            organization: vec!["SPIFFE".into()],
+            common_name: Some("Zürich".into()),
+        };
+        let ca = ca(CaKeyType::EcP256, &subject);
+        let (_, root) = X509Certificate::from_der(ca.certificates().root()).unwrap();
+        let serial = root.tbs_certificate.serial.to_string();
+        assert_eq!(
+            root.subject().to_string(),
+            format!("C=CH + C=US, O=SPIFFE, CN=Zürich, serialNumber={serial}")
+        );
+        assert_eq!(root.subject().as_raw(), root.issuer().as_raw());
+        let basic = root.basic_constraints().unwrap().unwrap();
+        assert!(basic.critical && basic.value.ca);
+        assert_eq!(basic.value.path_len_constraint, None);
+        let usage = root.key_usage().unwrap().unwrap();
+        assert!(usage.critical);
+        assert_eq!(usage.value.to_string(), "Key Cert Sign, CRL Sign");
+        assert!(root.extended_key_usage().unwrap().is_none());
+        // Key usage, basic constraints, subject key identifier, alternative name.
+        assert_eq!(root.extensions().len(), 4);
+        root.verify_signature(None).unwrap();
+        ca.certificates()
+            .certificate()
+            .check(&trust_domain(), now())
+            .unwrap();
+        let signed = sign(&ca, &id(), &[], hours(1)).unwrap();
+        let bundle = Bundle::new(trust_domain(), [ca.certificates().root().clone()], 1).unwrap();
+        assert_eq!(verify_x509_svid(&signed.chain, &bundle, now()), Ok(id()));
+    }
+
+    #[test]
+    fn roots_have_distinct_names() {
+        let subjects =
+            [usual(), usual()].map(|ca| ca.certificates().certificate().subject().to_vec());
+        assert_ne!(subjects[0], subjects[1]);
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_issuer() {
+        let signed = sign(&usual(), &id(), &[], hours(500)).unwrap();
+        assert_eq!((signed.not_after, signed.capped), (hours(168), true));
+        let signed = sign(&usual(), &id(), &[], hours(168)).unwrap();
+        assert_eq!((signed.not_after, signed.capped), (hours(168), false));
+    }
+
+    #[test]
+    fn times_are_in_whole_seconds() {
+        let late = hours(1) + SignedDuration::from_millis(999);
+        let signed = sign(&usual(), &id(), &[], late).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
+        assert_eq!(signed.not_after, hours(1));
+        assert_eq!(leaf.validity().not_after.timestamp(), hours(1).as_second());
+        assert_eq!(
+            leaf.validity().not_before.timestamp(),
+            signed.not_before.as_second()
+        );
+    }
+
+    #[test]
+    fn refuses_what_can_have_no_certificate() {
+        let ca = usual();
+        assert_eq!(
+            sign(&ca, &id(), &[], hours(-1)),
+            Err(SignError::NoLifetime {
+                not_before: now(),
+                not_after: hours(-1)
+            })
+        );
+        let root_id: SpiffeId = "spiffe://example.org".parse().unwrap();
+        assert_eq!(
+            sign(&ca, &root_id, &[], hours(1)),
+            Err(SignError::IdWithoutPath { id: root_id })
+        );
+        for name in [String::new(), "zürich.example.org".into(), "a".repeat(254)] {
+            assert_eq!(
+                sign(&ca, &id(), std::slice::from_ref(&name), hours(1)),
+                Err(SignError::DnsName { name })
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let ca = usual();
+        let debug = format!("{ca:?}");
+        let pem = ca.key().to_pem();
+        let secret = pem.lines().nth(1).unwrap();
+        assert!(!debug.contains(secret) && debug.contains("PrivateKey("));
+    }
+}

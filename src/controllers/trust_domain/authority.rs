@@ -1,0 +1,209 @@
+//! The authority of one TrustDomain: read from its Secret, taken forward by the leader.
+//!
+//! What is decided is in [`crate::authority`]; what is here reads, writes, and says what is wrong.
+//! An authority that is in memory goes on signing whatever becomes of its Secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Api, Client};
+
+use crate::api::TrustDomain;
+use crate::authority::{
+    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Journal, PROPAGATION,
+    RotationPolicy, Step, advance,
+};
+use crate::clusters::{CallError, call};
+use crate::controllers::trust_domain::published::labels;
+use crate::domains::{DomainSettings, REPLACE_AUTHORITY_ANNOTATION};
+use crate::spiffe::Fingerprint;
+use crate::store::{AuthorityStore, LoadError, SaveError, StoredJournal, wipe};
+
+/// What is wrong with an authority, for its condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// Why the authority could not be looked after; to be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeepError {
+    #[error("cannot take the authority forward")]
+    Advance { source: AdvanceError },
+    #[error("cannot read the Secret of the CA")]
+    Candidate { source: CallError },
+    #[error(transparent)]
+    Load { source: LoadError },
+    #[error(transparent)]
+    Save { source: SaveError },
+}
+
+/// Keeps the authority of one TrustDomain object.
+pub(super) struct AuthorityKeeper {
+    store: AuthorityStore,
+    secrets: Api<Secret>,
+    owner: String,
+    /// What was last read or written.
+    stored: Option<StoredJournal>,
+    /// The last journal that was good, whatever became of its Secret.
+    journal: Option<Journal>,
+}
+
+impl AuthorityKeeper {
+    pub(super) fn new(client: Client, namespace: &str, owner: &str) -> Self {
+        Self {
+            store: AuthorityStore::new(client.clone(), namespace),
+            secrets: Api::namespaced(client, namespace),
+            owner: owner.into(),
+            stored: None,
+            journal: None,
+        }
+    }
+
+    /// The journal as it is now.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    /// Has the Secret read again although it may not have changed.
+    pub(super) fn forget_version(&mut self) {
+        self.stored = None;
+    }
+
+    /// Reads the Secret, unless `version` says that it is the one in memory.
+    pub(super) async fn refresh(
+        &mut self,
+        settings: &DomainSettings,
+        version: Option<&str>,
+    ) -> Result<Option<Problem>, KeepError> {
+        if version.is_some() && self.stored.as_ref().and_then(StoredJournal::version) == version {
+            return Ok(None);
+        }
+        match self.store.load(&self.owner, &settings.trust_domain).await {
+            Ok(stored) => {
+                if let Some(stored) = &stored {
+                    self.journal = Some(stored.journal.clone());
+                }
+                self.stored = stored;
+                Ok(None)
+            }
+            Err(error @ LoadError::Damaged { .. }) => {
+                Ok(Some(Problem { reason: "KeysDamaged", message: crate::error_chain(&error) }))
+            }
+            Err(source) => Err(KeepError::Load { source }),
+        }
+    }
+
+    /// The CA in the Secret that the TrustDomain names, or what is wrong with it.
+    pub(super) async fn candidate(
+        &self,
+        settings: &DomainSettings,
+        now: Timestamp,
+    ) -> Result<Result<Option<Arc<CertificateAuthority>>, Problem>, KeepError> {
+        let Some(reference) = &settings.authority.secret_ref else {
+            return Ok(Ok(None));
+        };
+        let name = &reference.name;
+        let secret = call(self.secrets.get_opt(name))
+            .await
+            .map_err(|source| KeepError::Candidate { source })?;
+        let Some(mut secret) = secret else {
+            let message = format!("Secret {name} does not exist in the operator's namespace");
+            return Ok(Err(Problem { reason: "SecretMissing", message }));
+        };
+        let data: BTreeMap<String, Vec<u8>> = secret
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.0.clone()))
+            .collect();
+        wipe(&mut secret);
+        let imported = CertificateAuthority::import(&data, &settings.trust_domain, now);
+        data.into_values().for_each(|mut value| zeroize::Zeroize::zeroize(&mut value));
+        Ok(imported.map(|ca| Some(Arc::new(ca))).map_err(|error| Problem {
+            reason: error.reason(),
+            message: format!("Secret {name}: {}", crate::error_chain(&error)),
+        }))
+    }
+
+    /// Why a new authority must not be made although there is none: the TrustDomain had one, whose
+    /// keys are lost, and nobody has consented to another.
+    pub(super) fn lost(&self, trust_domain: &TrustDomain) -> Option<Problem> {
+        if self.journal.is_some() {
+            return None;
+        }
+        let known = trust_domain.status.as_ref()?.authorities.first()?;
+        let consent = trust_domain
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(REPLACE_AUTHORITY_ANNOTATION));
+        if consent == Some(&known.id) {
+            return None;
+        }
+        let message = format!(
+            "Secret {} with the keys of this trust domain is gone; restore it from a backup, or \
+             consent to a new authority, which every workload must come to trust anew: kubectl \
+             annotate trustdomain {} {REPLACE_AUTHORITY_ANNOTATION}={}",
+            AuthorityStore::secret_name(&self.owner),
+            self.owner,
+            known.id
+        );
+        Some(Problem { reason: "KeysLost", message })
+    }
+
+    /// Takes the authority forward as far as it goes now, and writes what came of it. Gives the
+    /// steps that were taken.
+    pub(super) async fn take_forward(
+        &mut self,
+        settings: &DomainSettings,
+        published: &BTreeSet<Fingerprint>,
+        candidate: Option<&Arc<CertificateAuthority>>,
+        owner: &OwnerReference,
+        now: Timestamp,
+    ) -> Result<Vec<Step>, KeepError> {
+        let policy = authority_settings(settings);
+        let journal = match &self.journal {
+            Some(journal) => journal.clone(),
+            None => Journal::new(settings.trust_domain.clone()),
+        };
+        let advanced = advance(&journal, &policy, published, candidate, now)
+            .map_err(|source| KeepError::Advance { source })?;
+        let (journal, steps) = match advanced {
+            Some(advanced) => (advanced.journal, advanced.steps),
+            None => (journal, Vec::new()),
+        };
+        let owner = settings.goes_with_object().then(|| owner.clone());
+        let as_it_should_be =
+            self.stored.as_ref().is_some_and(|stored| stored.is_owned_by(owner.as_ref()));
+        if steps.is_empty() && (as_it_should_be || self.journal.is_none()) {
+            return Ok(steps);
+        }
+        let previous = self.stored.as_ref();
+        let stored = self
+            .store
+            .save(&self.owner, journal, previous, labels(&self.owner), owner)
+            .await
+            .map_err(|source| KeepError::Save { source })?;
+        self.journal = Some(stored.journal.clone());
+        self.stored = Some(stored);
+        Ok(steps)
+    }
+}
+
+fn authority_settings(settings: &DomainSettings) -> AuthoritySettings {
+    let origin = match settings.authority.secret_ref {
+        Some(_) => AuthorityOrigin::Imported,
+        None => AuthorityOrigin::SelfSigned,
+    };
+    AuthoritySettings {
+        policy: RotationPolicy { origin, propagation: PROPAGATION },
+        key_type: settings.key_type,
+        ca_ttl: SignedDuration::try_from(settings.ca_ttl).unwrap_or(SignedDuration::MAX),
+        subject: settings.subject.clone(),
+    }
+}

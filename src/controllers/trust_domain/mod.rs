@@ -1,0 +1,98 @@
+//! TrustDomains: one worker each, so that a broken one never holds up another.
+//!
+//! A worker parses the object ([`crate::domains`]), takes its authority forward ([`authority`]),
+//! publishes the bundle ([`publish`]), runs the signer of pod certificates, and reports
+//! ([`status`]).
+
+mod authority;
+mod publish;
+mod published;
+mod reconcile;
+mod rights;
+mod status;
+mod worker;
+
+pub use published::{MANAGED_BY, MANAGED_BY_LABEL, TRUST_DOMAIN_LABEL, labels};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::watcher;
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::TrustDomain;
+use crate::clusters::cache::Cache;
+use crate::controllers::trust_domain::worker::Worker;
+use crate::runtime::context::Context;
+use crate::runtime::health::Health;
+
+/// What readiness waits for.
+const TRUST_DOMAINS: &str = "trust domains";
+
+/// What all workers watch.
+pub(crate) struct Shared {
+    /// All TrustDomains.
+    pub(crate) trust_domains: Cache<TrustDomain>,
+    /// The Secrets of the operator's namespace, without their data.
+    pub(crate) secrets: Cache<PartialObjectMeta<Secret>>,
+}
+
+/// Starts a worker for every TrustDomain, now and later.
+pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
+    health.expect(TRUST_DOMAINS);
+    tasks.spawn(supervise(context.clone(), health.clone()));
+}
+
+async fn supervise(context: Context, health: Health) {
+    let trust_domains: Api<DeserializeGuard<TrustDomain>> = Api::all(context.client.clone());
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &context.namespace);
+    let shared = Arc::new(Shared {
+        trust_domains: Cache::start_guarded(
+            watcher::watcher(trust_domains, watcher::Config::default()),
+            "TrustDomain",
+            Arc::clone(&context.metrics),
+        ),
+        secrets: Cache::start(
+            watcher::watcher(secrets, watcher::Config::default()),
+            "Secret",
+            Arc::clone(&context.metrics),
+        ),
+    });
+    let mut changes = shared.trust_domains.changes();
+    let mut workers: BTreeMap<String, (String, AbortOnDropHandle<()>)> = BTreeMap::new();
+    loop {
+        if shared.trust_domains.is_complete() {
+            let current: BTreeMap<String, String> = shared
+                .trust_domains
+                .all()
+                .iter()
+                .map(|object| {
+                    let metadata = &object.metadata;
+                    let uid = metadata.uid.clone().unwrap_or_default();
+                    (metadata.name.clone().unwrap_or_default(), uid)
+                })
+                .collect();
+            workers.retain(|name, (uid, _)| {
+                let stays = current.get(name) == Some(uid);
+                if !stays {
+                    context.identities.remove_domain(name);
+                }
+                stays
+            });
+            for (name, uid) in current {
+                workers.entry(name.clone()).or_insert_with(|| {
+                    let worker = Worker::new(context.clone(), Arc::clone(&shared), name);
+                    (uid, AbortOnDropHandle::new(tokio::spawn(worker.run())))
+                });
+            }
+            health.done(TRUST_DOMAINS);
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

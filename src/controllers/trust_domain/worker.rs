@@ -1,0 +1,230 @@
+//! The loop of one TrustDomain: when to reconcile, and what outlives a reconcile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::ApiResource;
+use kube::runtime::watcher;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::{TrustDomain, TrustDomainSpec};
+use crate::authority::Authority;
+use crate::clusters::cache::Cache;
+use crate::clusters::certificates_api::ClusterTrustBundle;
+use crate::clusters::pod_certificates::{self, Signer};
+use crate::controllers::trust_domain::Shared;
+use crate::controllers::trust_domain::authority::AuthorityKeeper;
+use crate::controllers::trust_domain::rights::Rights;
+use crate::controllers::trust_domain::reconcile::Reconciliation;
+use crate::domains::{DomainSettings, cluster_trust_bundle_name};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::context::Context;
+use crate::store::LastGoodStore;
+
+/// Changes that come within this time are worked on together.
+const COALESCE: Duration = Duration::from_millis(50);
+/// A reconcile comes after this time even when nothing is known to have changed. SPIRE looks at its
+/// CA every 10 s.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// One TrustDomain object.
+pub(super) struct Worker {
+    pub(super) context: Context,
+    pub(super) shared: Arc<Shared>,
+    /// Name of the object.
+    pub(super) name: String,
+    pub(super) last_good: LastGoodStore,
+    /// The last spec that could be parsed, and what came of it.
+    pub(super) settings: Option<(TrustDomainSpec, Arc<DomainSettings>)>,
+    /// Generation of the spec that was last kept as good.
+    pub(super) kept_generation: Option<i64>,
+    pub(super) authority: AuthorityKeeper,
+    pub(super) rights: Rights,
+    /// The ClusterTrustBundle of the current signer name.
+    pub(super) cluster_trust_bundle: Option<Watched<ClusterTrustBundle>>,
+    /// The copies of the bundle.
+    pub(super) config_maps: Option<Watched<ConfigMap>>,
+    signer: Option<RunningSigner>,
+}
+
+/// A cache and what it watches.
+pub(super) struct Watched<K> {
+    pub(super) key: String,
+    pub(super) cache: Cache<K>,
+}
+
+struct RunningSigner {
+    signer_name: String,
+    resource: ApiResource,
+    settings: watch::Sender<Signer>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Worker {
+    pub(super) fn new(context: Context, shared: Arc<Shared>, name: String) -> Self {
+        let last_good = LastGoodStore::new(context.client.clone(), &context.namespace);
+        let authority = AuthorityKeeper::new(context.client.clone(), &context.namespace, &name);
+        Self {
+            context,
+            shared,
+            name,
+            last_good,
+            settings: None,
+            kept_generation: None,
+            authority,
+            rights: Rights::default(),
+            cluster_trust_bundle: None,
+            config_maps: None,
+            signer: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut trust_domains = self.shared.trust_domains.changes();
+        let mut secrets = self.shared.secrets.changes();
+        let mut leadership = self.context.leadership.clone();
+        let mut certificates_api = self.context.certificates_api.clone();
+        let mut namespaces = self.context.identities.namespaces_changed();
+        loop {
+            let started = Instant::now();
+            let failure = match self.reconcile().await {
+                Ok(Reconciliation::Settled) => {
+                    backoff.forget(&());
+                    None
+                }
+                Ok(Reconciliation::Again) => {
+                    sleep(COALESCE).await;
+                    continue;
+                }
+                Err(error) => {
+                    let name = &self.name;
+                    let chain = crate::error_chain(&error);
+                    tracing::warn!(trust_domain = name, error = chain, "reconcile failed");
+                    backoff.failed(());
+                    Some(error.reason())
+                }
+            };
+            self.context.metrics.reconciled("TrustDomain", started.elapsed(), failure);
+            let mut bundles = self.cluster_trust_bundle.as_ref().map(|it| it.cache.changes());
+            let mut copies = self.config_maps.as_ref().map(|it| it.cache.changes());
+            tokio::select! {
+                _ = trust_domains.changed() => {}
+                _ = secrets.changed() => {}
+                _ = leadership.changed() => {}
+                _ = certificates_api.changed() => {}
+                () = next_change(&mut bundles) => {}
+                () = next_change(&mut copies) => {}
+                _ = namespaces.changed(), if self.config_maps.is_some() => {}
+                () = backoff.next_due() => {}
+                () = sleep_until(started + PERIOD) => {}
+            }
+            sleep(COALESCE).await;
+        }
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        *self.context.leadership.borrow()
+    }
+
+    /// Runs the signer with what is known now, or ends it.
+    pub(super) fn sign_with(&mut self, settings: &DomainSettings, authority: Option<Arc<Authority>>) {
+        let api = self.context.certificates_api.borrow().clone();
+        let Some(resource) = api.and_then(|api| api.pod_certificate_requests) else {
+            self.signer = None;
+            return;
+        };
+        let signer = Signer {
+            object: self.name.clone(),
+            trust_domain: settings.trust_domain.clone(),
+            signer_name: settings.signer_name.clone(),
+            ttl: settings.pod_certificate_ttl,
+            authority,
+        };
+        if let Some(running) = &self.signer
+            && running.signer_name == signer.signer_name
+            && running.resource == resource
+        {
+            running.settings.send_if_modified(|old| {
+                let changed = !old.is_same(&signer);
+                *old = signer;
+                changed
+            });
+            return;
+        }
+        let signer_name = signer.signer_name.clone();
+        let (settings, receiver) = watch::channel(signer);
+        let task = pod_certificates::run(self.context.clone(), receiver, resource.clone());
+        self.signer = Some(RunningSigner {
+            signer_name,
+            resource,
+            settings,
+            _task: AbortOnDropHandle::new(tokio::spawn(task)),
+        });
+    }
+
+    /// Serves nobody any more: another TrustDomain has the better claim.
+    pub(super) fn stop_serving(&mut self) {
+        self.signer = None;
+        self.cluster_trust_bundle = None;
+        self.config_maps = None;
+        self.context.identities.remove_domain(&self.name);
+    }
+
+    /// Watches what the settings say is published.
+    pub(super) fn watch_published(&mut self, settings: &DomainSettings) {
+        let client = &self.context.client;
+        let metrics = &self.context.metrics;
+        let api = self.context.certificates_api.borrow().clone();
+        let bundle = api.and_then(|api| api.cluster_trust_bundles).map(|resource| {
+            (format!("{} {}", resource.api_version, settings.signer_name), resource)
+        });
+        rewatch(&mut self.cluster_trust_bundle, bundle, |resource| {
+            let bundles = Api::<ClusterTrustBundle>::all_with(client.clone(), &resource);
+            let name = cluster_trust_bundle_name(&settings.signer_name);
+            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            let watch = watcher::watcher(bundles, config);
+            Cache::start(watch, "ClusterTrustBundle", Arc::clone(metrics))
+        });
+        let copies = settings.bundle_config_maps.as_ref().map(|copies| (copies.name.clone(), ()));
+        let name = copies.as_ref().map(|(name, ())| name.clone()).unwrap_or_default();
+        rewatch(&mut self.config_maps, copies, |()| {
+            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            let watch = watcher::watcher(Api::<ConfigMap>::all(client.clone()), config);
+            Cache::start(watch, "ConfigMap", Arc::clone(metrics))
+        });
+    }
+
+    /// All TrustDomains by name.
+    pub(super) fn all(&self) -> BTreeMap<String, Arc<TrustDomain>> {
+        let objects = self.shared.trust_domains.all().into_iter();
+        objects.map(|it| (it.metadata.name.clone().unwrap_or_default(), it)).collect()
+    }
+}
+
+/// Starts, keeps or ends a watch so that it watches what `wanted` says.
+fn rewatch<K, T>(
+    watched: &mut Option<Watched<K>>,
+    wanted: Option<(String, T)>,
+    start: impl FnOnce(T) -> Cache<K>,
+) {
+    match wanted {
+        None => *watched = None,
+        Some((key, _)) if watched.as_ref().is_some_and(|current| current.key == key) => {}
+        Some((key, target)) => *watched = Some(Watched { key, cache: start(target) }),
+    }
+}
+
+async fn next_change(changes: &mut Option<watch::Receiver<u64>>) {
+    if let Some(changes) = changes
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,16 @@
+//! Trust domains as this operator serves them: a TrustDomain object parsed into values that need
+//! no further checking, the names of what it publishes, and which of two that clash must wait.
+//!
+//! Pure: no I/O and no clock.
+
+mod conflicts;
+mod names;
+mod settings;
+
+pub use conflicts::{Claim, Conflict, conflicts};
+pub use names::{
+    CLUSTER_TRUST_BUNDLE_SUFFIX, HINT_ANNOTATION, OPERATOR_DOMAIN, REPLACE_AUTHORITY_ANNOTATION,
+    SPIFFE_ID_ANNOTATION, cluster_trust_bundle_name, default_signer_name, label_value, object_name,
+    signer_name_error,
+};
+pub use settings::{DomainSettings, SettingsError};

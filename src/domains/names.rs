@@ -1,0 +1,144 @@
+//! Names of what belongs to a trust domain: signer, ClusterTrustBundle, labels, objects.
+
+use std::fmt::Write as _;
+
+use crate::spiffe::TrustDomainName;
+
+/// DNS domain under which all names of this operator lie.
+pub const OPERATOR_DOMAIN: &str = "spiffe-operator.io";
+/// Key of a `podCertificate` projection's `userAnnotations`: the SPIFFE ID to issue.
+pub const SPIFFE_ID_ANNOTATION: &str = "spiffe-operator.io/spiffe-id";
+/// Key of a `podCertificate` projection's `userAnnotations`: the hint of the entry to issue.
+pub const HINT_ANNOTATION: &str = "spiffe-operator.io/hint";
+/// Annotation of a TrustDomain whose keys were lost: the ID of the lost authority, to consent to a
+/// new one in its place.
+pub const REPLACE_AUTHORITY_ANNOTATION: &str = "spiffe-operator.io/replace-authority";
+/// Last part of the name of a ClusterTrustBundle.
+pub const CLUSTER_TRUST_BUNDLE_SUFFIX: &str = "bundle";
+
+/// Longest Kubernetes object name in bytes.
+const MAX_OBJECT_NAME: usize = 253;
+/// Longest label value in bytes.
+const MAX_LABEL_VALUE: usize = 63;
+/// Bytes of a SHA-256 digest that names keep; 128 bits.
+const HASH_BYTES: usize = 16;
+
+/// `spiffe-operator.io/<trust domain>`, with a hash in place of a trust domain that no signer name
+/// may hold.
+#[must_use]
+pub fn default_signer_name(trust_domain: &TrustDomainName) -> String {
+    let plain = format!("{OPERATOR_DOMAIN}/{trust_domain}");
+    match signer_name_error(&plain) {
+        None => plain,
+        Some(_) => format!("{OPERATOR_DOMAIN}/{}", hashed(trust_domain.as_str())),
+    }
+}
+
+/// Why `name` is no signer name, by the rules of `certificates.k8s.io` (`ValidateSignerName`).
+#[must_use]
+pub fn signer_name_error(name: &str) -> Option<&'static str> {
+    let Some((domain, path)) = name.split_once('/') else {
+        return Some("must have the form <domain>/<path>");
+    };
+    if domain.len() > MAX_OBJECT_NAME || !domain.contains('.') {
+        return Some("the domain must have at least one dot and at most 253 characters");
+    }
+    let is_label = |label: &str| label.len() <= 63 && is_dns_label(label);
+    if !domain.split('.').all(is_label) {
+        return Some("the domain must consist of DNS labels");
+    }
+    if domain == "kubernetes.io" || domain.ends_with(".kubernetes.io") {
+        return Some("kubernetes.io is reserved");
+    }
+    let is_path_part = |part: &str| part.len() <= MAX_OBJECT_NAME && is_dns_label(part);
+    if path.len() > MAX_OBJECT_NAME + 64 || !path.split('.').all(is_path_part) {
+        return Some("the path must consist of lower-case letters, digits, '-' and '.'");
+    }
+    None
+}
+
+/// Name of the ClusterTrustBundle of a signer: `<domain>:<path>:bundle`.
+#[must_use]
+pub fn cluster_trust_bundle_name(signer_name: &str) -> String {
+    format!("{}:{CLUSTER_TRUST_BUNDLE_SUFFIX}", signer_name.replace('/', ":"))
+}
+
+/// `value` where it may be a label's value, else a hash of it.
+#[must_use]
+pub fn label_value(value: &str) -> String {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let legal = value.len() <= MAX_LABEL_VALUE
+        && edge(value.chars().next())
+        && edge(value.chars().last())
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if legal { value.into() } else { hashed(value) }
+}
+
+/// `<owner><suffix>`, with the end of the owner's name replaced by a hash where that is too long.
+#[must_use]
+pub fn object_name(owner: &str, suffix: &str) -> String {
+    let plain = format!("{owner}{suffix}");
+    if plain.len() <= MAX_OBJECT_NAME {
+        return plain;
+    }
+    let hash = hashed(owner);
+    let room = MAX_OBJECT_NAME - suffix.len() - hash.len() - 1;
+    format!("{}-{hash}{suffix}", crate::truncate(owner, room).trim_end_matches(['.', '-']))
+}
+
+fn is_dns_label(label: &str) -> bool {
+    !label.is_empty()
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
+}
+
+fn hashed(value: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, value.as_bytes());
+    let mut name = String::from("h-");
+    for byte in digest.as_ref().iter().take(HASH_BYTES) {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signer_names_are_the_trust_domain_or_a_hash() {
+        let signer = |name: &str| default_signer_name(&name.parse().unwrap());
+        assert_eq!(signer("example.org"), "spiffe-operator.io/example.org");
+        for odd in ["under_score.org", "-dash.org", "a..b", &"a".repeat(255)] {
+            let name = signer(odd);
+            assert!(name.starts_with("spiffe-operator.io/h-"), "{name}");
+            assert_eq!(signer_name_error(&name), None);
+        }
+        assert_ne!(signer("a_b"), signer("a_c"));
+    }
+
+    #[test]
+    fn refuses_what_the_api_refuses() {
+        for name in ["a", "nodot/x", "a.b/", "a.b/X", "a.b/x/y", "kubernetes.io/x", "A.b/x"] {
+            assert!(signer_name_error(name).is_some(), "{name}");
+        }
+        assert_eq!(signer_name_error("example.com/a.b-c"), None);
+    }
+
+    #[test]
+    fn label_values_are_legal() {
+        assert_eq!(label_value("example.org"), "example.org");
+        for odd in ["", "_x", "a.", &"a".repeat(64)] {
+            let value = label_value(odd);
+            assert!(value.starts_with("h-") && value.len() <= 63);
+        }
+    }
+
+    #[test]
+    fn object_names_fit() {
+        assert_eq!(object_name("td", ".authority"), "td.authority");
+        let long = object_name(&"a".repeat(253), ".authority");
+        assert!(long.len() <= 253 && long.ends_with(".authority"), "{long}");
+    }
+}

@@ -1,0 +1,133 @@
+//! A TrustDomain's spec, parsed.
+
+use std::time::Duration;
+
+use crate::api::duration::{self, ParseDurationError};
+use crate::api::{
+    AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, TrustDomainSpec,
+};
+use crate::domains::names::{default_signer_name, signer_name_error};
+use crate::registration;
+use crate::spiffe::{ParseTrustDomainError, TrustDomainName};
+
+/// Shortest lifetime of a pod certificate (`certificates.k8s.io`).
+const MIN_POD_CERTIFICATE_TTL: Duration = Duration::from_secs(3600);
+
+/// A TrustDomain that can be served.
+#[derive(Clone, Debug)]
+pub struct DomainSettings {
+    /// The trust domain.
+    pub trust_domain: TrustDomainName,
+    /// Who signs.
+    pub authority: AuthoritySource,
+    /// Key type of the CA.
+    pub key_type: CaKeyType,
+    /// Lifetime of the CA.
+    pub ca_ttl: Duration,
+    /// Subject of the CA.
+    pub subject: CaSubject,
+    /// Signer name of pod certificates.
+    pub signer_name: String,
+    /// Lifetime of pod certificates.
+    pub pod_certificate_ttl: Duration,
+    /// Where copies of the bundle go.
+    pub bundle_config_maps: Option<BundleConfigMapSettings>,
+    /// What becomes of the keys.
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// Why a TrustDomain cannot be served as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// Not exactly one authority.
+    #[error("spec.authority: give exactly one of selfSigned and secretRef")]
+    Authority,
+    /// A malformed duration.
+    #[error("spec.{field}: {source}")]
+    Duration {
+        /// Path of the field.
+        field: &'static str,
+        /// What is wrong with it.
+        source: ParseDurationError,
+    },
+    /// A pod certificate cannot live that short.
+    #[error("spec.podCertificates.ttl: at least 1h")]
+    PodCertificateTtl,
+    /// What the registry refuses.
+    #[error(transparent)]
+    Registration {
+        /// What is wrong.
+        #[from]
+        source: registration::SettingsError,
+    },
+    /// An illegal signer name.
+    #[error("spec.podCertificates.signerName: {problem}")]
+    SignerName {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A leaf could outlive its CA.
+    #[error("spec.caTTL: must be at least 6 times podCertificates.ttl and x509SVID.ttl")]
+    TooShortCa,
+    /// No trust domain name.
+    #[error("spec.trustDomain: {source}")]
+    TrustDomain {
+        /// What is wrong with it.
+        source: ParseTrustDomainError,
+    },
+}
+
+impl DomainSettings {
+    /// Whether the keys go when the TrustDomain is deleted.
+    #[must_use]
+    pub fn goes_with_object(&self) -> bool {
+        self.deletion_policy == DeletionPolicy::Delete
+    }
+
+    /// Parses `spec`.
+    ///
+    /// # Errors
+    /// Whatever admission could not refuse: the first thing that is wrong.
+    pub fn parse(spec: &TrustDomainSpec) -> Result<Self, SettingsError> {
+        let trust_domain: TrustDomainName = spec
+            .trust_domain
+            .parse()
+            .map_err(|source| SettingsError::TrustDomain { source })?;
+        if spec.authority.self_signed.is_some() == spec.authority.secret_ref.is_some() {
+            return Err(SettingsError::Authority);
+        }
+        let parse = |field, value: &str| {
+            duration::parse(value).map_err(|source| SettingsError::Duration { field, source })
+        };
+        let ca_ttl = parse("caTTL", &spec.ca_ttl)?;
+        let x509_svid_ttl = parse("x509SVID.ttl", &spec.x509_svid.ttl)?;
+        let pod_certificate_ttl = parse("podCertificates.ttl", &spec.pod_certificates.ttl)?;
+        if pod_certificate_ttl < MIN_POD_CERTIFICATE_TTL {
+            return Err(SettingsError::PodCertificateTtl);
+        }
+        let longest_leaf = pod_certificate_ttl.max(x509_svid_ttl);
+        if spec.authority.self_signed.is_some() && ca_ttl < longest_leaf.saturating_mul(6) {
+            return Err(SettingsError::TooShortCa);
+        }
+        let signer_name = match &spec.pod_certificates.signer_name {
+            Some(name) => match signer_name_error(name) {
+                Some(problem) => return Err(SettingsError::SignerName { problem }),
+                None => name.clone(),
+            },
+            None => default_signer_name(&trust_domain),
+        };
+        registration::Settings::parse(spec)?;
+        Ok(Self {
+            trust_domain,
+            authority: spec.authority.clone(),
+            key_type: spec.key_type,
+            ca_ttl,
+            subject: spec.subject.clone(),
+            signer_name,
+            pod_certificate_ttl,
+            bundle_config_maps: spec.bundle_config_maps.clone(),
+            deletion_policy: spec.deletion_policy,
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! The client of the cluster that the operator runs for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The configuration is of no use to the client.
+    #[error("cannot make a client")]
+    Build {
+        /// Why.
+        source: kube::Error,
+    },
+    /// Neither a kubeconfig nor a service account.
+    #[error("no cluster: give --kubeconfig, or run in a pod with a service account")]
+    Infer {
+        /// Why.
+        source: kube::config::InferConfigError,
+    },
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig")]
+    Kubeconfig {
+        /// Why.
+        #[from]
+        source: KubeconfigError,
+    },
+}
+
+/// Makes a client from `kubeconfig`, or from where kubectl and pods find their cluster.
+///
+/// # Errors
+/// When there is no usable configuration. The cluster itself is not asked.
+pub async fn client(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> Result<Client, ClientError> {
+    let options =
+        KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let mut config = match kubeconfig {
+        Some(path) => {
+            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?
+        }
+        None if context.is_some() => Config::from_kubeconfig(&options).await?,
+        None => Config::infer().await.map_err(|source| ClientError::Infer { source })?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.write_timeout = Some(WRITE_TIMEOUT);
+    Client::try_from(config).map_err(|source| ClientError::Build { source })
+}

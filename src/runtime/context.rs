@@ -1,0 +1,34 @@
+//! What every task gets: clients, metrics, events, and who leads. Built once, passed down.
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clusters::certificates_api::CertificatesApi;
+use crate::clusters::identities::Identities;
+use crate::runtime::events::Recorder;
+use crate::runtime::leader::Leadership;
+use crate::runtime::metrics::Metrics;
+
+/// Shared by all tasks.
+#[derive(Clone)]
+pub struct Context {
+    /// Client of the cluster.
+    pub client: Client,
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// Who is registered.
+    pub identities: Arc<Identities>,
+    /// Events.
+    pub recorder: Recorder,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether this process leads.
+    pub leadership: Leadership,
+    /// What the cluster serves of `certificates.k8s.io`; none before it was asked.
+    pub certificates_api: watch::Receiver<Option<CertificatesApi>>,
+    /// Ends when the process shall end.
+    pub shutdown: CancellationToken,
+}

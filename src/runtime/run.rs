@@ -1,0 +1,188 @@
+//! The wiring of `spiffe-operator run`: starts every task, and ends them in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clusters::certificates_api::CertificatesApi;
+use crate::clusters::identities::Identities;
+use crate::clusters::observe;
+use crate::controllers;
+use crate::runtime::client::{ClientError, client};
+use crate::runtime::context::Context;
+use crate::runtime::events::Recorder;
+use crate::runtime::health::Health;
+use crate::runtime::http::{Endpoints, serve};
+use crate::runtime::leader::{self, Leadership};
+use crate::runtime::logging::LogControl;
+use crate::runtime::metrics::Metrics;
+
+/// Name of the Lease.
+const LEASE: &str = "spiffe-operator";
+/// How long tasks may take to end.
+const GRACE: Duration = Duration::from_secs(8);
+/// How often the API server is asked what it serves, while something is missing.
+const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
+
+/// What `run` needs to know.
+pub struct Config {
+    /// Kubeconfig file.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig.
+    pub context: Option<String>,
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// Address of the HTTP endpoints.
+    pub http_address: SocketAddr,
+    /// Name of this process in the Lease and in events.
+    pub identity: String,
+    /// The log filter.
+    pub logs: LogControl,
+}
+
+/// Why the operator could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// There is no client for the cluster.
+    #[error(transparent)]
+    Client {
+        /// Why.
+        #[from]
+        source: ClientError,
+    },
+    /// The HTTP address cannot be listened on.
+    #[error("cannot listen on {address}; choose another --http-address")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals {
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the operator until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let Config { kubeconfig, context, namespace, http_address, identity, logs } = config;
+    let client = client(kubeconfig.as_deref(), context.as_deref()).await?;
+    let listen = |source| RunError::Listen { address: http_address, source };
+    let listener = TcpListener::bind(http_address).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let shutdown = CancellationToken::new();
+    stop_on_signals(shutdown.clone())?;
+
+    // Services end by themselves at shutdown; the other tasks are dropped.
+    let mut services = JoinSet::new();
+    let mut tasks = JoinSet::new();
+    let health = Health::default();
+    let metrics = Arc::new(Metrics::new());
+    let (recorder, publish_events) = Recorder::new(client.clone(), identity.clone());
+    tasks.spawn(publish_events);
+
+    let endpoints = Endpoints { health: health.clone(), metrics: Arc::clone(&metrics), logs };
+    let serving = serve(listener, endpoints, shutdown.clone());
+    services.spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "HTTP endpoints ended");
+        }
+    });
+    tracing::info!(%address, namespace, identity, "listening");
+
+    let (leading, leadership) = watch::channel(false);
+    let competing = leader::compete(
+        client.clone(),
+        namespace.clone(),
+        LEASE.into(),
+        identity,
+        leading,
+        shutdown.clone(),
+    );
+    services.spawn(competing);
+    tasks.spawn(report_leadership(Arc::clone(&metrics), leadership.clone()));
+    let (discovered, certificates_api) = watch::channel(None);
+    tasks.spawn(discover(client.clone(), discovered));
+
+    let context = Context {
+        client,
+        namespace,
+        identities: Arc::new(Identities::new(Arc::clone(&metrics))),
+        recorder,
+        metrics,
+        leadership,
+        certificates_api,
+        shutdown: shutdown.clone(),
+    };
+    observe::start(&context, &health, &mut tasks);
+    controllers::start(&context, &health, &mut tasks);
+
+    shutdown.cancelled().await;
+    tracing::info!("stopping");
+    tasks.shutdown().await;
+    let ended = async { while services.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, ended).await.is_err() {
+        tracing::warn!("the Lease or open HTTP connections did not end in time");
+    }
+    Ok(())
+}
+
+/// Cancels `shutdown` on the first SIGTERM or SIGINT.
+fn stop_on_signals(shutdown: CancellationToken) -> Result<(), RunError> {
+    let failed = |source| RunError::Signals { source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// Keeps the metric that says who leads.
+async fn report_leadership(metrics: Arc<Metrics>, mut leadership: Leadership) {
+    loop {
+        metrics.set_leader(*leadership.borrow_and_update());
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps `found` current: the API server may be upgraded while the operator runs.
+async fn discover(client: Client, found: watch::Sender<Option<CertificatesApi>>) {
+    loop {
+        match CertificatesApi::discover(&client).await {
+            Ok(api) => {
+                found.send_if_modified(|old| {
+                    let changed = old.as_ref() != Some(&api);
+                    *old = Some(api);
+                    changed
+                });
+            }
+            Err(error) => {
+                let error = crate::error_chain(&error);
+                tracing::warn!(error, "cannot ask the API server what it serves");
+            }
+        }
+        tokio::time::sleep(DISCOVERY_PERIOD).await;
+    }
+}

@@ -1,0 +1,115 @@
+//! `config/rbac`: the service account and its roles, each rule under the reason for it.
+
+use spiffe_operator::rbac::{ADMINISTRATORS, CLUSTER, Grant, NAME, NAMESPACE, NAMESPACED, VIEWERS};
+
+use crate::{Files, HEADER, crds::kustomization};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+pub(crate) fn files() -> Files {
+    let aggregated = format!("    {GROUP}/aggregate-to-view: \"true\"\n");
+    let in_namespace = format!("  namespace: {NAMESPACE}\n");
+    let manifests = [
+        (
+            "admin_role.yaml",
+            role(
+                "ClusterRole",
+                "spiffe-admin",
+                "",
+                &[VIEWERS, ADMINISTRATORS],
+            ),
+        ),
+        (
+            "cluster_role.yaml",
+            role("ClusterRole", NAME, "", &[CLUSTER]),
+        ),
+        ("cluster_role_binding.yaml", binding("ClusterRole", "")),
+        (
+            "role.yaml",
+            role("Role", NAME, &in_namespace, &[NAMESPACED]),
+        ),
+        ("role_binding.yaml", binding("Role", &in_namespace)),
+        (
+            "service_account.yaml",
+            object("v1", "ServiceAccount", NAME, &in_namespace),
+        ),
+        (
+            "view_role.yaml",
+            role("ClusterRole", "spiffe-view", &aggregated, &[VIEWERS]),
+        ),
+    ];
+    let names: Vec<_> = manifests.iter().map(|(name, _)| *name).collect();
+    let mut files = Files::from([(
+        "config/rbac/kustomization.yaml".into(),
+        kustomization(&names),
+    )]);
+    for (name, manifest) in &manifests {
+        files.insert(
+            format!("config/rbac/{name}").into(),
+            format!("{HEADER}{manifest}"),
+        );
+    }
+    files
+}
+
+/// The head of an object; `metadata` follows its labels.
+fn object(api_version: &str, kind: &str, name: &str, metadata: &str) -> String {
+    format!(
+        "apiVersion: {api_version}\nkind: {kind}\nmetadata:\n  name: {name}\n  labels:\n    \
+         app.kubernetes.io/name: {NAME}\n{metadata}"
+    )
+}
+
+fn role(kind: &str, name: &str, metadata: &str, grants: &[&[Grant]]) -> String {
+    let mut text = object(&format!("{GROUP}/v1"), kind, name, metadata);
+    text.push_str("rules:\n");
+    for grant in grants.iter().copied().flatten() {
+        text.push_str(&format!("  # {}\n", grant.reason));
+        text.push_str(&format!("  - apiGroups: {}\n", list(&[grant.group])));
+        text.push_str(&format!("    resources: {}\n", list(grant.resources)));
+        if !grant.names.is_empty() {
+            text.push_str(&format!("    resourceNames: {}\n", list(grant.names)));
+        }
+        text.push_str(&format!("    verbs: {}\n", list(grant.verbs)));
+    }
+    text
+}
+
+fn binding(role: &str, metadata: &str) -> String {
+    let head = object(
+        &format!("{GROUP}/v1"),
+        &format!("{role}Binding"),
+        NAME,
+        metadata,
+    );
+    format!(
+        "{head}roleRef:\n  apiGroup: {GROUP}\n  kind: {role}\n  name: {NAME}\nsubjects:\n  - kind: \
+         ServiceAccount\n    name: {NAME}\n    namespace: {NAMESPACE}\n"
+    )
+}
+
+fn list(items: &[&str]) -> String {
+    let quoted: Vec<_> = items.iter().map(|item| format!("\"{item}\"")).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+#[test]
+fn the_roles_grant_what_the_code_says() {
+    let files = files();
+    for (name, grants) in [
+        ("cluster_role", vec![CLUSTER]),
+        ("admin_role", vec![VIEWERS, ADMINISTRATORS]),
+    ] {
+        let text = &files[std::path::Path::new(&format!("config/rbac/{name}.yaml"))];
+        let role: k8s_openapi::api::rbac::v1::ClusterRole = serde_saphyr::from_str(text).unwrap();
+        let expected: Vec<_> = grants.iter().copied().flatten().map(Grant::rule).collect();
+        assert_eq!(role.rules, Some(expected), "{name}");
+    }
+    let text = &files[std::path::Path::new("config/rbac/role.yaml")];
+    let role: k8s_openapi::api::rbac::v1::Role = serde_saphyr::from_str(text).unwrap();
+    assert_eq!(
+        role.rules,
+        Some(NAMESPACED.iter().map(Grant::rule).collect())
+    );
+    assert_eq!(role.metadata.namespace.as_deref(), Some(NAMESPACE));
+}
