@@ -105,13 +105,24 @@ impl World {
 
     /// The ID that the usual ClusterSPIFFEID gives.
     pub(crate) fn usual_id(&self) -> String {
-        format!("spiffe://{}/ns/{}/sa/workload", self.trust_domain, self.namespace)
+        format!(
+            "spiffe://{}/ns/{}/sa/workload",
+            self.trust_domain, self.namespace
+        )
     }
 
     /// Makes a pod that mounts a certificate of this world's signer.
     pub(crate) async fn pod(&self, name: &str, labels: &[(&str, &str)]) -> Pod {
         let spec = certificate_pod(&self.signer(), "workload");
-        pod(&self.client, &self.namespace, name, &self.node.name_any(), labels, spec).await
+        pod(
+            &self.client,
+            &self.namespace,
+            name,
+            &self.node.name_any(),
+            labels,
+            spec,
+        )
+        .await
     }
 
     /// Asks for the certificate of `pod`.
@@ -121,7 +132,10 @@ impl World {
         annotations: &[(&str, &str)],
     ) -> PodCertificateRequest {
         let signer = self.signer();
-        self.kubelet.request(&signer, pod, &self.service_account, annotations).await.1
+        self.kubelet
+            .request(&signer, pod, &self.service_account, annotations)
+            .await
+            .1
     }
 
     /// Asks for the certificate of `pod`, and waits for the answer.
@@ -143,9 +157,15 @@ impl World {
     pub(crate) async fn event(&self, namespace: &str, uid: &str, reason: &str) -> String {
         let events = Api::<Event>::namespaced(self.client.clone(), namespace);
         wait_until(&format!("an event {reason}"), SOON, || async {
-            let list = events.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+            let list = events
+                .list(&ListParams::default())
+                .await
+                .map_err(|e| e.to_string())?;
             let mut of_object = list.items.into_iter().filter(|event| {
-                event.regarding.as_ref().is_some_and(|it| it.uid.as_deref() == Some(uid))
+                event
+                    .regarding
+                    .as_ref()
+                    .is_some_and(|it| it.uid.as_deref() == Some(uid))
             });
             let mut seen = Vec::new();
             of_object
@@ -183,11 +203,18 @@ where
 /// The condition that answers a request.
 pub(crate) fn verdict(request: &PodCertificateRequest) -> Condition {
     let status = request.status.clone().unwrap_or_default();
-    status.conditions.unwrap_or_default().into_iter().next().expect("a condition")
+    status
+        .conditions
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .expect("a condition")
 }
 
 fn merge(target: &mut Value, changes: Value) {
-    let Value::Object(changes) = changes else { panic!("changes are an object") };
+    let Value::Object(changes) = changes else {
+        panic!("changes are an object")
+    };
     for (key, value) in changes {
         target[key] = value;
     }
