@@ -3,9 +3,8 @@
 //!
 //! A right that is not here is not held, so code that needs another one adds it here with its
 //! reason. Rights are as narrow as RBAC allows: by name where names are fixed, in the operator's
-//! own namespace where that is enough. Two of them cannot be narrower. `create` cannot be bound to
-//! a name; what may be created with it is bound elsewhere (a ClusterTrustBundle by `attest` on its
-//! signer). And ClusterTrustBundles bear their signer's name as a prefix, which RBAC cannot match.
+//! own namespace where that is enough. ClusterTrustBundles bear their signer's name as a prefix,
+//! which RBAC cannot match; there `attest` binds what may be written.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -15,8 +14,9 @@ pub const NAME: &str = "spiffe-operator";
 pub const NAMESPACE: &str = "spiffe-system";
 /// Signer names that the operator may sign for.
 pub const SIGNERS: &str = "spiffe-operator.io/*";
-/// The one ConfigMap that the operator may write outside its namespace. To list and watch it, a
-/// request must select it by `metadata.name`.
+/// The one ConfigMap that the operator may write outside its namespace. It must be listed and
+/// watched by the field `metadata.name`, and made by server-side apply: the API server learns the
+/// name of an object that is posted only after it has asked RBAC.
 pub const BUNDLE_CONFIG_MAP: &str = "spiffe-bundle";
 
 /// The kinds of `spire.spiffe.io`.
@@ -152,15 +152,11 @@ pub const CLUSTER: &[Grant] = &[
         "Keep a copy of the bundle in the namespaces that a trust domain selects.",
         "",
         &["configmaps"],
-        &["get", "list", "watch", "update", "patch", "delete"],
+        &[
+            "get", "list", "watch", "create", "update", "patch", "delete",
+        ],
     )
     .only(&[BUNDLE_CONFIG_MAP]),
-    Grant::new(
-        "Make that copy; RBAC cannot bind the creation of an object to its name.",
-        "",
-        &["configmaps"],
-        &["create"],
-    ),
     Grant::new(
         "Say on a pod and on a registration what happened to it.",
         "events.k8s.io",

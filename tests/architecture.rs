@@ -1,1 +1,236 @@
-//! Tests.
+//! The invariants of ARCHITECTURE.md that no compiler checks. Each rule is a function from text to
+//! what is wrong with it, tried here on text that breaks it, then run over the repository.
+
+#[path = "architecture/documents.rs"]
+mod documents;
+#[path = "architecture/source.rs"]
+mod source;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use source::Source;
+
+/// Folders whose every file is pure.
+const PURE_FOLDERS: &[&str] = &[
+    "src/spiffe/",
+    "src/registration/",
+    "src/nested/",
+    "src/domains/",
+];
+/// Files that are pure wherever they are: decisions, apart from what carries them out.
+const PURE_FILES: &[&str] = &["plan.rs", "rotation.rs", "decide.rs"];
+/// What pure code does not name: I/O, clocks, the environment, and collections without an order.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "tonic",
+    "aws_config",
+    "aws_sdk_iam",
+    "aws_sdk_kms",
+    "aws_sdk_sts",
+    "kube::Api",
+    "kube::Client",
+    "kube::api::Api",
+    "kube::client",
+    "kube::runtime",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::collections::HashMap",
+    "std::collections::HashSet",
+    "HashMap",
+    "HashSet",
+    "SystemTime",
+    "Instant",
+    "Timestamp::now",
+    "Zoned::now",
+];
+/// What speaks to a Kubernetes API, and who may. Of the command line only what starts the operator
+/// and what renders a live cluster makes a client.
+const KUBERNETES_CLIENT: &[&str] = &[
+    "kube::Api",
+    "kube::api::Api",
+    "kube::Client",
+    "kube::client",
+];
+const MAY_CALL_KUBERNETES: &[&str] = &[
+    "src/cli/render",
+    "src/cli/run.rs",
+    "src/clusters/",
+    "src/controllers/",
+    "src/runtime/",
+    "src/store/",
+];
+/// Only the command line writes to the terminal.
+const TERMINAL: &[&str] = &["print!", "println!", "eprint!", "eprintln!"];
+const MAY_USE_THE_TERMINAL: &[&str] = &["src/cli/", "src/main.rs"];
+/// Longest file, not counting its tests.
+const MAX_LINES: usize = 450;
+
+#[test]
+fn pure_modules_do_no_io() {
+    assert_all(|file| {
+        let pure = PURE_FOLDERS
+            .iter()
+            .any(|folder| file.path.starts_with(folder))
+            || PURE_FILES
+                .iter()
+                .any(|name| file.path.ends_with(&format!("/{name}")));
+        if pure { file.named(IMPURE) } else { Vec::new() }
+    });
+}
+
+#[test]
+fn only_effects_call_kubernetes() {
+    assert_all(|file| {
+        let may = MAY_CALL_KUBERNETES
+            .iter()
+            .any(|prefix| file.path.starts_with(prefix));
+        if may {
+            Vec::new()
+        } else {
+            file.named(KUBERNETES_CLIENT)
+        }
+    });
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    assert_all(|file| {
+        let may = MAY_USE_THE_TERMINAL
+            .iter()
+            .any(|prefix| file.path.starts_with(prefix));
+        if may {
+            Vec::new()
+        } else {
+            file.named(TERMINAL)
+        }
+    });
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    assert_all(|file| {
+        let missing = !file.text.starts_with("//! ");
+        missing
+            .then(|| "does not start with //!".to_owned())
+            .into_iter()
+            .collect()
+    });
+}
+
+#[test]
+fn files_are_short() {
+    assert_all(|file| {
+        let lines = file.code.lines().count();
+        (lines > MAX_LINES)
+            .then(|| format!("has {lines} lines before its tests, more than {MAX_LINES}"))
+            .into_iter()
+            .collect()
+    });
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut problems = Vec::new();
+    for path in files_under(root(), "md") {
+        let text = fs::read_to_string(&path).unwrap();
+        for target in documents::relative_links(&text) {
+            if !path.parent().unwrap().join(&target).exists() {
+                problems.push(format!("{} links to {target}", path.display()));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "dead links: {problems:#?}");
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let unexplained = documents::unexplained_dependencies(&manifest, &architecture());
+    assert!(
+        unexplained.is_empty(),
+        "no line in ARCHITECTURE.md for {unexplained:?}"
+    );
+}
+
+#[test]
+fn every_invariant_names_its_test() {
+    let tests: Vec<_> = files_under(&root().join("src"), "rs")
+        .into_iter()
+        .chain(files_under(&root().join("tests"), "rs"))
+        .flat_map(|path| source::test_names(&fs::read_to_string(path).unwrap()))
+        .collect();
+    let architecture = architecture();
+    let invariants = documents::invariants(&architecture);
+    assert!(
+        !invariants.is_empty(),
+        "ARCHITECTURE.md has no list under a heading with Invariants"
+    );
+    let untested: Vec<_> = invariants
+        .iter()
+        .filter(|text| !documents::names_one_of(text, &tests))
+        .collect();
+    assert!(
+        untested.is_empty(),
+        "these name no test that exists: {untested:#?}"
+    );
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn architecture() -> String {
+    fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md can be read")
+}
+
+/// Fails with whatever `check` finds in the sources that are not tests.
+fn assert_all(check: impl Fn(&Source) -> Vec<String>) {
+    let files: Vec<_> = files_under(&root().join("src"), "rs")
+        .into_iter()
+        .map(|path| {
+            let name = path
+                .strip_prefix(root())
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            Source::new(name, fs::read_to_string(&path).unwrap())
+        })
+        .collect();
+    assert!(
+        files.iter().any(|file| file.path == "src/lib.rs"),
+        "no sources found"
+    );
+    let tests = source::test_only_files(&files);
+    let problems: Vec<_> = files
+        .iter()
+        .filter(|file| !tests.contains(&file.path))
+        .flat_map(|file| {
+            check(file)
+                .into_iter()
+                .map(move |problem| format!("{}: {problem}", file.path))
+        })
+        .collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// Files with this extension, sorted; not those of builds and of hidden folders.
+fn files_under(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            found.extend(files_under(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

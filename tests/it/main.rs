@@ -1,1 +1,6 @@
-//! Tests.
+//! Tests on real servers: etcd and kube-apiserver, shared by all tests of this binary. Tests keep
+//! apart by names that [`support::unique`] makes.
+
+mod kinds;
+mod rbac;
+mod support;

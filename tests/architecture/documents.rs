@@ -1,0 +1,109 @@
+//! What the repository's documents must say.
+
+/// Targets of links to files, without the part after `#`; nothing in code is a link.
+pub(crate) fn relative_links(text: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        let prose: String = line.split('`').step_by(2).collect();
+        for part in prose.split("](").skip(1) {
+            let target = part.split([')', '#', ' ']).next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+                links.push(target.to_owned());
+            }
+        }
+    }
+    links
+}
+
+/// Direct dependencies in `manifest` that no list item or table row of `architecture` names first.
+pub(crate) fn unexplained_dependencies(manifest: &str, architecture: &str) -> Vec<String> {
+    dependencies(manifest)
+        .into_iter()
+        .filter(|name| {
+            let quoted = format!("`{name}`");
+            !architecture.lines().any(|line| {
+                line.starts_with(['-', '*', '|'])
+                    && line
+                        .split_once(&quoted)
+                        .is_some_and(|(_, reason)| reason.trim().len() > 10)
+            })
+        })
+        .collect()
+}
+
+fn dependencies(manifest: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_dependency = false;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            is_dependency = matches!(line, "[dependencies]" | "[dev-dependencies]");
+        } else if let Some((name, _)) = line.split_once('=').filter(|_| is_dependency) {
+            names.push(name.trim().to_owned());
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The list items under headings that speak of invariants, each with its continuation lines.
+pub(crate) fn invariants(architecture: &str) -> Vec<String> {
+    let mut items: Vec<String> = Vec::new();
+    let mut within = false;
+    for line in architecture.lines() {
+        if line.starts_with('#') {
+            within = line.to_lowercase().contains("invariants");
+        } else if within && (line.starts_with("- ") || line.starts_with("* ")) {
+            items.push(line.to_owned());
+        } else if within && line.starts_with(' ') {
+            if let Some(item) = items.last_mut() {
+                item.push('\n');
+                item.push_str(line);
+            }
+        }
+    }
+    items
+}
+
+/// Whether `text` has one of `names` in backticks, alone or at the end of a path.
+pub(crate) fn names_one_of(text: &str, names: &[String]) -> bool {
+    text.split('`').skip(1).step_by(2).any(|quoted| {
+        let last = quoted.rsplit("::").next().unwrap_or_default();
+        names.iter().any(|name| name == last)
+    })
+}
+
+#[test]
+fn finds_relative_links_only() {
+    let text =
+        "[a](b.md#c) [d](https://e) [f](#g) [h](mailto:i)\n```\n[j](k)\n```\n`[n](o)` ![l](m.png)";
+    assert_eq!(relative_links(text), ["b.md", "m.png"]);
+}
+
+#[test]
+fn a_dependency_without_a_reason_is_found() {
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\nkube = \"5\"\nserde = { version = \
+                    \"1\" }\nrand = \"1\"\n[lints.rust]\nmissing_docs = \"warn\"\n";
+    let text = "- `kube`: the client of the Kubernetes API\n| `rand` | |\nserde is `serde` here\n";
+    assert_eq!(unexplained_dependencies(manifest, text), ["rand", "serde"]);
+}
+
+#[test]
+fn an_invariant_without_a_test_is_found() {
+    let text = "# A\n- no\n## Invariants\n- One: `tests/architecture.rs::pure`\n- Two: `gone`,\n  \
+                see `pure`\n- Three `gone`\n# B\n- no `pure`\n";
+    let found = invariants(text);
+    let tests = ["pure".to_owned()];
+    let named: Vec<_> = found
+        .iter()
+        .map(|text| names_one_of(text, &tests))
+        .collect();
+    assert_eq!(named, [true, true, false]);
+}

@@ -1,0 +1,32 @@
+//! Real servers and what tests do with them.
+//!
+//! A server lives as long as its standard input is open, so nothing is left behind when a test
+//! process dies, however it dies. Nothing here waits for a time: it waits for a condition, with a
+//! deadline, and says at the deadline what it saw last.
+
+#![allow(dead_code, reason = "each part is for the tests that need it")]
+
+mod control_plane;
+mod objects;
+mod operator;
+mod pod_certificates;
+mod wait;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub(crate) use control_plane::{ControlPlane, Options, control_plane};
+pub(crate) use objects::{apply, apply_file, namespace, node, pod, service_account};
+pub(crate) use operator::{Operator, shared_operator};
+pub(crate) use pod_certificates::{Kubelet, certificate_pod};
+pub(crate) use wait::{SOON, wait_until};
+
+/// A name that no other test of this process uses, for objects, namespaces and classes.
+pub(crate) fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A trust domain that no other test of this process uses.
+pub(crate) fn unique_trust_domain() -> String {
+    format!("{}.test", unique("td"))
+}
