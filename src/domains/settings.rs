@@ -81,6 +81,12 @@ pub enum SettingsError {
 }
 
 impl DomainSettings {
+    /// Whether the keys go when the TrustDomain is deleted.
+    #[must_use]
+    pub fn goes_with_object(&self) -> bool {
+        self.deletion_policy == DeletionPolicy::Delete
+    }
+
     /// Parses `spec`.
     ///
     /// # Errors

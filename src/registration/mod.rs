@@ -1,7 +1,38 @@
 //! Which pod gets which identity.
-#[derive(Clone,Debug)]
-pub struct Settings;
-#[derive(Clone,Debug,PartialEq,Eq,thiserror::Error)]
-#[error("x")]
-pub struct SettingsError;
-impl Settings { pub fn parse(_s:&crate::api::TrustDomainSpec)->Result<Self,SettingsError>{Ok(Self)} }
+//!
+//! A [`Registry`] takes objects in and gives changes of registration entries out; everything else
+//! here serves it: [`template`], [`selector`], [`entry`], [`spec`] and [`facts`].
+//!
+//! Invariants: no I/O, no clock, no environment; the same objects give the same entries in whatever
+//! order they arrive; a fact removes an identity, an error never does. Who watches clusters, who
+//! writes statuses and who signs is elsewhere.
+
+pub mod dns_name;
+pub mod entry;
+pub mod facts;
+mod go_model;
+mod go_value;
+pub mod labels;
+mod masking;
+mod pod_entry;
+mod registry;
+pub mod report;
+pub mod selector;
+mod services;
+pub mod settings;
+pub mod spec;
+pub mod template;
+mod template_check;
+mod template_fast;
+mod template_syntax;
+
+pub use entry::{Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, SourceKind};
+pub use facts::{FieldSet, NodeFacts, PodDetail, PodFacts};
+pub use labels::{Interner, Labels};
+pub use registry::Registry;
+pub use report::{
+    Change, ClusterSpiffeIdReport, InForce, MatchOutcome, PodReport, RemovalCause,
+    StaticEntryReport,
+};
+pub use settings::{Settings, SettingsError};
+pub use spec::{ParsedClusterSpiffeId, ParsedStaticEntry, SpecError};

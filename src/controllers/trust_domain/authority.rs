@@ -69,6 +69,11 @@ impl AuthorityKeeper {
         self.journal.as_ref()
     }
 
+    /// Has the Secret read again although it may not have changed.
+    pub(super) fn forget_version(&mut self) {
+        self.stored = None;
+    }
+
     /// Reads the Secret, unless `version` says that it is the one in memory.
     pub(super) async fn refresh(
         &mut self,

@@ -1,0 +1,212 @@
+//! The watches of a cluster, into the registries.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, watcher};
+use tokio::task::JoinSet;
+
+use crate::api::{ClusterSPIFFEID, ClusterStaticEntry};
+use crate::clusters::identities::Identities;
+use crate::clusters::watch::{News, ObjectKey, decoded, follow};
+use crate::runtime::context::Context;
+use crate::runtime::health::Health;
+
+/// What readiness waits for.
+const PODS: &str = "pods";
+const NAMESPACES: &str = "namespaces";
+const NODES: &str = "nodes";
+const ENDPOINT_SLICES: &str = "EndpointSlices";
+const CLUSTER_SPIFFE_IDS: &str = "ClusterSPIFFEIDs";
+const CLUSTER_STATIC_ENTRIES: &str = "ClusterStaticEntries";
+
+/// Starts all watches, and the work they cause.
+pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
+    let all = [
+        PODS,
+        NAMESPACES,
+        NODES,
+        ENDPOINT_SLICES,
+        CLUSTER_SPIFFE_IDS,
+        CLUSTER_STATIC_ENTRIES,
+    ];
+    all.into_iter().for_each(|name| health.expect(name));
+    let identities = Arc::clone(&context.identities);
+    tasks.spawn(async move { identities.process().await });
+    tasks.spawn(pods(context.clone(), health.clone()));
+    tasks.spawn(namespaces(context.clone(), health.clone()));
+    tasks.spawn(nodes(context.clone(), health.clone()));
+    tasks.spawn(endpoint_slices(context.clone(), health.clone()));
+    tasks.spawn(cluster_spiffe_ids(context.clone(), health.clone()));
+    tasks.spawn(cluster_static_entries(context.clone(), health.clone()));
+}
+
+/// What was seen in the list under way, and what to do when it is complete.
+struct Listing<T> {
+    seen: Option<BTreeSet<T>>,
+}
+
+impl<T: Ord> Listing<T> {
+    fn new() -> Self {
+        Self { seen: None }
+    }
+
+    fn start(&mut self) {
+        self.seen = Some(BTreeSet::new());
+    }
+
+    fn see(&mut self, key: impl FnOnce() -> T) {
+        if let Some(seen) = &mut self.seen {
+            seen.insert(key());
+        }
+    }
+
+    fn complete(&mut self) -> BTreeSet<T> {
+        self.seen.take().unwrap_or_default()
+    }
+}
+
+/// Watches pods; starts over with a list when templates come to read more of them.
+async fn pods(context: Context, health: Health) {
+    let mut fields = context.identities.pod_fields();
+    loop {
+        fields.borrow_and_update();
+        let api = Api::<Pod>::all(context.client.clone());
+        let mut listing = Listing::new();
+        let identities = &context.identities;
+        let watch = follow(
+            watcher(api, watcher::Config::default()),
+            "Pod",
+            Arc::clone(&context.metrics),
+            |news| match news {
+                News::Applied(pod) => {
+                    listing.see(|| pod.metadata.uid.clone().unwrap_or_default());
+                    identities.apply_pod(&pod);
+                }
+                News::Deleted(key) => identities.delete_pod(&key.uid),
+                News::Undecodable(key) => listing.see(|| key.uid),
+                News::ListStarted => listing.start(),
+                News::ListCompleted => {
+                    identities.retain_pods(&listing.complete());
+                    health.done(PODS);
+                }
+            },
+        );
+        tokio::select! {
+            () = watch => return,
+            changed = fields.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn namespaces(context: Context, health: Health) {
+    let api = Api::<Namespace>::all(context.client.clone());
+    let identities = &context.identities;
+    let mut listing = Listing::new();
+    let watcher = watcher(api, watcher::Config::default());
+    follow(watcher, "Namespace", Arc::clone(&context.metrics), |news| match news {
+        News::Applied(namespace) => {
+            listing.see(|| namespace.metadata.name.clone().unwrap_or_default());
+            identities.apply_namespace(&namespace);
+        }
+        News::Deleted(key) => identities.delete_namespace(&key.name),
+        News::Undecodable(key) => listing.see(|| key.name),
+        News::ListStarted => listing.start(),
+        News::ListCompleted => {
+            identities.retain_namespaces(&listing.complete());
+            health.done(NAMESPACES);
+        }
+    })
+    .await;
+}
+
+async fn nodes(context: Context, health: Health) {
+    let api = Api::<Node>::all(context.client.clone());
+    let identities = &context.identities;
+    let mut listing = Listing::new();
+    let watcher = watcher(api, watcher::Config::default());
+    follow(watcher, "Node", Arc::clone(&context.metrics), |news| match news {
+        News::Applied(node) => {
+            listing.see(|| node.metadata.name.clone().unwrap_or_default());
+            identities.apply_node(&node);
+        }
+        News::Deleted(key) => identities.delete_node(&key.name),
+        News::Undecodable(key) => listing.see(|| key.name),
+        News::ListStarted => listing.start(),
+        News::ListCompleted => {
+            identities.retain_nodes(&listing.complete());
+            health.done(NODES);
+        }
+    })
+    .await;
+}
+
+async fn endpoint_slices(context: Context, health: Health) {
+    let api = Api::<EndpointSlice>::all(context.client.clone());
+    let identities = &context.identities;
+    let mut listing = Listing::new();
+    let watcher = watcher(api, watcher::Config::default());
+    follow(watcher, "EndpointSlice", Arc::clone(&context.metrics), |news| match news {
+        News::Applied(slice) => {
+            let key = ObjectKey::from(&slice.metadata);
+            listing.see(|| (key.namespace, key.name));
+            identities.apply_endpoint_slice(&slice);
+        }
+        News::Deleted(key) => identities.delete_endpoint_slice(&key.namespace, &key.name),
+        News::Undecodable(key) => listing.see(|| (key.namespace, key.name)),
+        News::ListStarted => listing.start(),
+        News::ListCompleted => {
+            identities.retain_endpoint_slices(&listing.complete());
+            health.done(ENDPOINT_SLICES);
+        }
+    })
+    .await;
+}
+
+async fn cluster_spiffe_ids(context: Context, health: Health) {
+    const KIND: &str = "ClusterSPIFFEID";
+    let api = Api::<DeserializeGuard<ClusterSPIFFEID>>::all(context.client.clone());
+    let identities = Arc::<Identities>::clone(&context.identities);
+    let mut listing = Listing::new();
+    let watcher = watcher(api, watcher::Config::default());
+    follow(watcher, KIND, Arc::clone(&context.metrics), |news| match decoded(KIND, news) {
+        News::Applied(object) => {
+            listing.see(|| object.metadata.name.clone().unwrap_or_default());
+            identities.apply_cluster_spiffe_id(&Arc::new(object), None);
+        }
+        News::Deleted(key) => identities.delete_cluster_spiffe_id(&key.name),
+        News::Undecodable(key) => listing.see(|| key.name),
+        News::ListStarted => listing.start(),
+        News::ListCompleted => {
+            identities.retain_cluster_spiffe_ids(&listing.complete());
+            health.done(CLUSTER_SPIFFE_IDS);
+        }
+    })
+    .await;
+}
+
+async fn cluster_static_entries(context: Context, health: Health) {
+    const KIND: &str = "ClusterStaticEntry";
+    let api = Api::<DeserializeGuard<ClusterStaticEntry>>::all(context.client.clone());
+    let identities = Arc::<Identities>::clone(&context.identities);
+    let mut listing = Listing::new();
+    let watcher = watcher(api, watcher::Config::default());
+    follow(watcher, KIND, Arc::clone(&context.metrics), |news| match decoded(KIND, news) {
+        News::Applied(object) => {
+            listing.see(|| object.metadata.name.clone().unwrap_or_default());
+            identities.apply_cluster_static_entry(&Arc::new(object), None);
+        }
+        News::Deleted(key) => identities.delete_cluster_static_entry(&key.name),
+        News::Undecodable(key) => listing.see(|| key.name),
+        News::ListStarted => listing.start(),
+        News::ListCompleted => {
+            identities.retain_cluster_static_entries(&listing.complete());
+            health.done(CLUSTER_STATIC_ENTRIES);
+        }
+    })
+    .await;
+}

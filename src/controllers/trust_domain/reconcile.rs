@@ -1,0 +1,387 @@
+//! One reconcile of a TrustDomain: a table of contents.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::api::{Api, PostParams};
+use kube::{Resource, ResourceExt};
+
+use crate::api::{TrustDomain, TrustDomainSpec, TrustDomainStatus};
+use crate::authority::{Authority, Step};
+use crate::clusters::{CallError, call};
+use crate::controllers::trust_domain::authority::KeepError;
+use crate::controllers::trust_domain::publish::{
+    Outcome, publish_cluster_trust_bundle, publish_config_maps, published_roots,
+};
+use crate::controllers::trust_domain::published::{labels, owner_reference};
+use crate::controllers::trust_domain::status::{self, Seen};
+use crate::controllers::trust_domain::worker::Worker;
+use crate::domains::{Claim, Conflict, DomainSettings, SettingsError, conflicts};
+use crate::runtime::clock;
+use crate::runtime::events::Severity;
+use crate::spiffe::BundleError;
+use crate::store::{AuthorityStore, SaveError};
+
+/// How a reconcile ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reconciliation {
+    /// There is more to do at once.
+    Again,
+    /// Nothing to do until something changes.
+    Settled,
+}
+
+/// Why a reconcile must be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReconcileError {
+    #[error("the bundle cannot be made")]
+    Bundle { source: BundleError },
+    #[error("cannot look after the authority")]
+    Keep { source: KeepError },
+    #[error("cannot read or keep the last good spec")]
+    LastGood { source: CallError },
+    #[error("cannot publish the bundle")]
+    Publish { source: CallError },
+    #[error("cannot ask for the operator's rights")]
+    Rights { source: CallError },
+    #[error("cannot write the status")]
+    Status { source: CallError },
+}
+
+impl ReconcileError {
+    /// CamelCase reason for metrics.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Bundle { .. } => "Bundle",
+            Self::Keep { .. } => "Authority",
+            Self::LastGood { .. } => "LastGood",
+            Self::Publish { .. } => "Publish",
+            Self::Rights { .. } => "Rights",
+            Self::Status { .. } => "Status",
+        }
+    }
+}
+
+impl Worker {
+    pub(super) async fn reconcile(&mut self) -> Result<Reconciliation, ReconcileError> {
+        let objects = self.all();
+        let Some(object) = objects.get(&self.name).cloned() else {
+            return Ok(Reconciliation::Settled);
+        };
+        if !self.shared.secrets.is_complete() || self.context.certificates_api.borrow().is_none() {
+            return Ok(Reconciliation::Settled);
+        }
+        if self.leads() && object.status.is_none() {
+            return self.write_status(&object, status::first(&object, clock::now())).await;
+        }
+        let (settings, spec_problem) = self.parse(&object).await?;
+        let Some(settings) = settings else {
+            self.stop_serving();
+            let problem = spec_problem.map_or_else(String::new, |problem| problem.to_string());
+            return self.write_status(&object, status::invalid(&object, &problem, clock::now())).await;
+        };
+        if let Some(conflict) = self.conflict(&objects) {
+            self.stop_serving();
+            return self
+                .write_status(&object, status::conflicting(&object, &conflict, clock::now()))
+                .await;
+        }
+        if !self.is_ours(&object) {
+            self.stop_serving();
+            return self.claim(&object).await;
+        }
+        self.context.identities.set_domain(&self.name, &settings.registration);
+        self.watch_published(&settings);
+        let mut seen = Seen::new(spec_problem);
+        let outcome = self.serve(&object, &settings, &mut seen).await;
+        if self.leads() {
+            self.describe_identities(&settings, &mut seen);
+            let desired = status::serving(&object, &settings, &seen, clock::now());
+            self.write_status(&object, desired).await?;
+        }
+        outcome
+    }
+
+    /// The authority, what it publishes, and the signer.
+    async fn serve(
+        &mut self,
+        object: &TrustDomain,
+        settings: &Arc<DomainSettings>,
+        seen: &mut Seen,
+    ) -> Result<Reconciliation, ReconcileError> {
+        let kept = self.keep_authority(object, settings, seen).await;
+        let authority = match self.authority.journal() {
+            Some(journal) => {
+                seen.journal(journal);
+                Authority::from_journal(journal).map_err(|source| ReconcileError::Bundle { source })?
+            }
+            None => None,
+        };
+        self.sign_with(settings, authority.map(Arc::new));
+        let outcome = kept?;
+        if self.leads() {
+            seen.missing_rights = self
+                .rights
+                .missing(&self.context.client, &settings.signer_name)
+                .await
+                .map_err(|source| ReconcileError::Rights { source })?;
+            self.publish(object, settings, seen).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Reads the authority's Secret; as the leader, also takes the authority forward.
+    async fn keep_authority(
+        &mut self,
+        object: &TrustDomain,
+        settings: &DomainSettings,
+        seen: &mut Seen,
+    ) -> Result<Reconciliation, ReconcileError> {
+        let keep = |source| ReconcileError::Keep { source };
+        let secret = AuthorityStore::secret_name(&self.name);
+        let version = self
+            .shared
+            .secrets
+            .get(&self.context.namespace, &secret)
+            .and_then(|metadata| metadata.resource_version());
+        seen.problem =
+            self.authority.refresh(settings, version.as_deref()).await.map_err(keep)?;
+        if !self.leads() || seen.problem.is_some() {
+            return Ok(Reconciliation::Settled);
+        }
+        seen.problem = self.authority.lost(object);
+        if seen.problem.is_some() {
+            return Ok(Reconciliation::Settled);
+        }
+        let now = clock::now();
+        let candidate = match self.authority.candidate(settings, now).await.map_err(keep)? {
+            Ok(candidate) => candidate,
+            Err(problem) => {
+                seen.problem = Some(problem);
+                None
+            }
+        };
+        let published = self.confirmed_roots(settings);
+        let owner = owner_reference(object);
+        let steps = self
+            .authority
+            .take_forward(settings, &published, candidate.as_ref(), &owner, now)
+            .await;
+        match steps {
+            Ok(steps) if steps.is_empty() => Ok(Reconciliation::Settled),
+            Ok(steps) => {
+                self.tell_steps(object, &steps);
+                Ok(Reconciliation::Again)
+            }
+            // Somebody else took it forward: read what they wrote.
+            Err(KeepError::Save { source: SaveError::Conflict { .. } }) => {
+                self.authority.forget_version();
+                Ok(Reconciliation::Again)
+            }
+            Err(error) => Err(keep(error)),
+        }
+    }
+
+    /// The roots that verifiers are known to have. Where the cluster has no ClusterTrustBundles,
+    /// what is in the journal counts as published: the journal is what the bundle is served from.
+    fn confirmed_roots(&self, settings: &DomainSettings) -> BTreeSet<crate::spiffe::Fingerprint> {
+        match &self.cluster_trust_bundle {
+            Some(watched) => published_roots(Some(watched), settings),
+            None => {
+                let bundle = self.authority.journal().and_then(|journal| journal.bundle().ok());
+                bundle.map(|bundle| bundle.fingerprints().collect()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Publishes the bundle. Its news comes back by the watch and lets the authority go forward.
+    async fn publish(
+        &mut self,
+        object: &TrustDomain,
+        settings: &DomainSettings,
+        seen: &mut Seen,
+    ) -> Result<(), ReconcileError> {
+        let failed = |source| ReconcileError::Publish { source };
+        let Some(journal) = self.authority.journal() else {
+            return Ok(());
+        };
+        let bundle = journal.bundle().map_err(|source| ReconcileError::Bundle { source })?;
+        if bundle.roots().next().is_none() {
+            return Ok(());
+        }
+        let client = &self.context.client;
+        let owner = owner_reference(object);
+        let api = self.context.certificates_api.borrow().clone().unwrap_or_default();
+        seen.serves_pod_certificate_requests = api.pod_certificate_requests.is_some();
+        if let Some(resource) = &api.cluster_trust_bundles {
+            let outcome =
+                publish_cluster_trust_bundle(client, resource, settings, &owner, &bundle).await;
+            seen.cluster_trust_bundle = Some(outcome.map_err(failed)?);
+        }
+        if let (Some(copies), Some(watched)) = (&settings.bundle_config_maps, &self.config_maps) {
+            match self.context.identities.namespaces_matching(copies.namespace_selector.as_ref()) {
+                Ok(wanted) => {
+                    let troubled =
+                        publish_config_maps(client, watched, copies, &wanted, &owner, &bundle);
+                    seen.troubled_config_maps = troubled.await.map_err(failed)?;
+                    seen.config_maps = Some(wanted.len());
+                }
+                Err(problem) => seen.config_map_problem = Some(problem),
+            }
+        }
+        Ok(())
+    }
+
+    /// Parses the spec. A spec that cannot be served leaves the last good one in force.
+    async fn parse(
+        &mut self,
+        object: &TrustDomain,
+    ) -> Result<(Option<Arc<DomainSettings>>, Option<SettingsError>), ReconcileError> {
+        if let Some((spec, settings)) = &self.settings
+            && *spec == object.spec
+        {
+            let settings = Arc::clone(settings);
+            self.keep_good_spec(object).await?;
+            return Ok((Some(settings), None));
+        }
+        let problem = match DomainSettings::parse(&object.spec) {
+            Ok(settings) => {
+                let settings = Arc::new(settings);
+                self.settings = Some((object.spec.clone(), Arc::clone(&settings)));
+                self.keep_good_spec(object).await?;
+                return Ok((Some(settings), None));
+            }
+            Err(problem) => problem,
+        };
+        if self.settings.is_none() {
+            let uid = object.uid().unwrap_or_default();
+            let kept = self
+                .last_good
+                .load::<TrustDomain, TrustDomainSpec>(&self.name, &uid)
+                .await
+                .map_err(|source| ReconcileError::LastGood { source })?;
+            self.settings = kept.and_then(|spec| {
+                let settings = DomainSettings::parse(&spec).ok()?;
+                Some((spec, Arc::new(settings)))
+            });
+        }
+        Ok((self.settings.as_ref().map(|(_, settings)| Arc::clone(settings)), Some(problem)))
+    }
+
+    async fn keep_good_spec(&mut self, object: &TrustDomain) -> Result<(), ReconcileError> {
+        let generation = object.metadata.generation;
+        if !self.leads() || self.kept_generation == generation {
+            return Ok(());
+        }
+        let owner = owner_reference(object);
+        self.last_good
+            .save(object, &object.spec, labels(&self.name), owner)
+            .await
+            .map_err(|source| ReconcileError::LastGood { source })?;
+        self.kept_generation = generation;
+        Ok(())
+    }
+
+    /// Whether an older TrustDomain has the better claim to what this one wants.
+    fn conflict(
+        &self,
+        objects: &std::collections::BTreeMap<String, Arc<TrustDomain>>,
+    ) -> Option<Conflict> {
+        conflicts(objects.values().filter_map(|object| claim_of(object))).remove(&self.name)
+    }
+
+    /// Whether this operator serves the object, and no other operator with another namespace.
+    fn is_ours(&self, object: &TrustDomain) -> bool {
+        let holder = object.status.as_ref().and_then(|status| status.operator_namespace.as_ref());
+        holder == Some(&self.context.namespace)
+    }
+
+    /// Claims an object that no operator serves yet. The write fails if another one is faster.
+    async fn claim(&mut self, object: &TrustDomain) -> Result<Reconciliation, ReconcileError> {
+        let status = object.status.clone().unwrap_or_default();
+        if let Some(holder) = &status.operator_namespace {
+            let note = format!(
+                "the operator in namespace {holder} serves this trust domain; the one in {} stands \
+                 back",
+                self.context.namespace
+            );
+            let reference = object.object_ref(&());
+            self.context.recorder.publish(
+                reference,
+                Severity::Warning,
+                "ServedByAnotherOperator",
+                "Claim",
+                &note,
+            );
+            return Ok(Reconciliation::Settled);
+        }
+        let operator_namespace = Some(self.context.namespace.clone());
+        self.write_status(object, TrustDomainStatus { operator_namespace, ..status }).await
+    }
+
+    /// Writes `status` if it is news and this process leads.
+    async fn write_status(
+        &self,
+        object: &TrustDomain,
+        status: TrustDomainStatus,
+    ) -> Result<Reconciliation, ReconcileError> {
+        if !self.leads() || object.status.as_ref() == Some(&status) {
+            return Ok(Reconciliation::Settled);
+        }
+        let objects = Api::<TrustDomain>::all(self.context.client.clone());
+        let mut object = object.clone();
+        object.metadata.managed_fields = None;
+        object.status = Some(status);
+        match call(objects.replace_status(&self.name, &PostParams::default(), &object)).await {
+            // The object that the write makes comes back as news.
+            Ok(_) => Ok(Reconciliation::Settled),
+            Err(error) if error.is_conflict() || error.is_not_found() => {
+                Ok(Reconciliation::Settled)
+            }
+            Err(source) => Err(ReconcileError::Status { source }),
+        }
+    }
+
+    fn describe_identities(&self, settings: &DomainSettings, seen: &mut Seen) {
+        seen.entries = self.context.identities.entry_count(&self.name);
+        let (ca, bundle) = seen.expiry();
+        self.context.metrics.set_expiry(settings.trust_domain.as_str(), ca, bundle);
+    }
+
+    fn tell_steps(&self, object: &TrustDomain, steps: &[Step]) {
+        for step in steps {
+            let (reason, note) = match step {
+                Step::Activate { fingerprint } => {
+                    ("CAActivated", format!("CA {fingerprint} signs from now on"))
+                }
+                Step::ConfirmPublished { .. } => continue,
+                Step::Discard { fingerprint } => {
+                    ("CADiscarded", format!("CA {fingerprint} never signed and is not needed"))
+                }
+                Step::Generate => ("CAPrepared", "a new CA is prepared".to_owned()),
+                Step::Import { fingerprint } => {
+                    ("CAPrepared", format!("CA {fingerprint} of the Secret is prepared"))
+                }
+                Step::Prune { fingerprint } => {
+                    ("CAPruned", format!("CA {fingerprint} has expired and leaves the bundle"))
+                }
+            };
+            tracing::info!(trust_domain = self.name, reason, note, "authority went forward");
+            let reference = object.object_ref(&());
+            self.context.recorder.publish(reference, Severity::Normal, reason, "Rotate", &note);
+        }
+    }
+}
+
+fn claim_of(object: &TrustDomain) -> Option<Claim> {
+    let settings = DomainSettings::parse(&object.spec).ok()?;
+    Some(Claim {
+        object: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        created: object.creation_timestamp().map(|time| time.0),
+        trust_domain: settings.trust_domain.to_string(),
+        signer_name: settings.signer_name,
+        class_name: object.spec.class_name.clone().unwrap_or_default(),
+        watch_classless: object.spec.watch_classless,
+    })
+}

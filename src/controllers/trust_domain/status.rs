@@ -1,0 +1,288 @@
+//! The status of a TrustDomain, from what was seen. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
+use crate::api::{AuthorityStatus, TrustDomain, TrustDomainStatus};
+use crate::authority::Journal;
+use crate::controllers::trust_domain::authority::Problem;
+use crate::controllers::trust_domain::publish::Outcome;
+use crate::controllers::trust_domain::rights::rule_to_add;
+use crate::domains::{Conflict, DomainSettings, SettingsError, cluster_trust_bundle_name};
+
+/// Somebody signs.
+const AUTHORITY_READY: &str = "AuthorityReady";
+/// The roots are where they should be.
+const BUNDLE_PUBLISHED: &str = "BundlePublished";
+/// Pods can ask for certificates.
+const POD_CERTIFICATES: &str = "PodCertificates";
+/// Certificates live shorter than asked for, because the CA ends before.
+const TTL_CAPPED: &str = "TTLCapped";
+/// Namespaces named in a message.
+const NAMED: usize = 5;
+
+/// What a reconcile saw.
+#[derive(Debug)]
+pub(super) struct Seen {
+    spec_problem: Option<SettingsError>,
+    pub(super) problem: Option<Problem>,
+    pub(super) missing_rights: Vec<&'static str>,
+    pub(super) serves_pod_certificate_requests: bool,
+    pub(super) cluster_trust_bundle: Option<Outcome>,
+    /// Namespaces that have a copy of the bundle.
+    pub(super) config_maps: Option<usize>,
+    pub(super) config_map_problem: Option<String>,
+    pub(super) troubled_config_maps: Vec<(String, Outcome)>,
+    pub(super) entries: usize,
+    authorities: Vec<AuthorityStatus>,
+    sequence: Option<u64>,
+    active_until: Option<Timestamp>,
+    bundle_until: Option<Timestamp>,
+}
+
+impl Seen {
+    pub(super) fn new(spec_problem: Option<SettingsError>) -> Self {
+        Self {
+            spec_problem,
+            problem: None,
+            missing_rights: Vec::new(),
+            serves_pod_certificate_requests: true,
+            cluster_trust_bundle: None,
+            config_maps: None,
+            config_map_problem: None,
+            troubled_config_maps: Vec::new(),
+            entries: 0,
+            authorities: Vec::new(),
+            sequence: None,
+            active_until: None,
+            bundle_until: None,
+        }
+    }
+
+    /// Takes note of the authority.
+    pub(super) fn journal(&mut self, journal: &Journal) {
+        self.authorities = journal.status();
+        self.sequence = Some(journal.sequence());
+        self.active_until = journal.ledger().active().map(|record| record.not_after);
+        self.bundle_until = journal.ledger().records().iter().map(|r| r.not_after).max();
+    }
+
+    /// When the active CA and the last root expire, in Unix seconds; 0 where there is none.
+    pub(super) fn expiry(&self) -> (i64, i64) {
+        let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_second);
+        (seconds(self.active_until), seconds(self.bundle_until))
+    }
+}
+
+/// The status of an object that was just seen for the first time.
+pub(super) fn first(object: &TrustDomain, now: Timestamp) -> TrustDomainStatus {
+    let reports = [
+        Report::new(READY, State::Unknown, "Reconciling", "the trust domain is being set up"),
+        Report::new(RECONCILING, true, "Reconciling", "the trust domain is being set up"),
+    ];
+    with_conditions(object, TrustDomainStatus::default(), &reports, now)
+}
+
+/// The status of an object whose spec never could be served.
+pub(super) fn invalid(object: &TrustDomain, problem: &str, now: Timestamp) -> TrustDomainStatus {
+    stalled(object, "InvalidSpec", problem, now)
+}
+
+/// The status of an object that an older one keeps from being served.
+pub(super) fn conflicting(
+    object: &TrustDomain,
+    conflict: &Conflict,
+    now: Timestamp,
+) -> TrustDomainStatus {
+    stalled(object, "Conflict", &conflict.to_string(), now)
+}
+
+/// The status of an object that is served.
+pub(super) fn serving(
+    object: &TrustDomain,
+    settings: &DomainSettings,
+    seen: &Seen,
+    now: Timestamp,
+) -> TrustDomainStatus {
+    let mut reports =
+        vec![authority(seen), bundle(settings, seen), pod_certificates(settings, seen)];
+    let unmet = reports.iter().find(|report| report.state != State::True);
+    let ready = match (&seen.spec_problem, unmet) {
+        (Some(problem), _) => {
+            let message = format!("{problem}; the last good spec stays in force");
+            Report::new(READY, false, "InvalidSpec", message)
+        }
+        (None, Some(unmet)) => {
+            Report::new(READY, unmet.state, unmet.reason, unmet.message.clone())
+        }
+        (None, None) => Report::new(READY, true, "Ready", "pods can get certificates"),
+    };
+    let waits = ready.state != State::True && seen.problem.is_none();
+    if seen.spec_problem.is_some() {
+        reports.push(Report::new(STALLED, true, ready.reason, ready.message.clone()));
+    } else if waits && seen.missing_rights.is_empty() {
+        reports.push(Report::new(RECONCILING, true, ready.reason, ready.message.clone()));
+    }
+    if let Some(capped) = ttl_capped(settings, seen, now) {
+        reports.push(capped);
+    }
+    reports.insert(0, ready);
+    let status = TrustDomainStatus {
+        signer_name: Some(settings.signer_name.clone()),
+        cluster_trust_bundle: seen
+            .cluster_trust_bundle
+            .is_some()
+            .then(|| cluster_trust_bundle_name(&settings.signer_name)),
+        bundle_sequence: seen.sequence,
+        authorities: seen.authorities.clone(),
+        entries: i64::try_from(seen.entries).unwrap_or(i64::MAX),
+        jwt_keys: 0,
+        ..object.status.clone().unwrap_or_default()
+    };
+    // What was known of an authority stays known when its keys are lost: consent names it.
+    let status = match (&object.status, seen.authorities.is_empty()) {
+        (Some(before), true) => TrustDomainStatus {
+            authorities: before.authorities.clone(),
+            bundle_sequence: before.bundle_sequence,
+            ..status
+        },
+        _ => status,
+    };
+    with_conditions(object, status, &reports, now)
+}
+
+fn authority(seen: &Seen) -> Report {
+    match (&seen.problem, seen.active_until) {
+        (Some(problem), _) => {
+            Report::new(AUTHORITY_READY, false, problem.reason, problem.message.clone())
+        }
+        (None, Some(until)) => {
+            Report::new(AUTHORITY_READY, true, "Active", format!("the CA signs until {until}"))
+        }
+        (None, None) => {
+            let message = "the first CA waits for its root to be published";
+            Report::new(AUTHORITY_READY, State::Unknown, "Preparing", message)
+        }
+    }
+}
+
+fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
+    let report = |state: State, reason, message: String| {
+        Report::new(BUNDLE_PUBLISHED, state, reason, message)
+    };
+    match &seen.cluster_trust_bundle {
+        Some(Outcome::NotOurs) => {
+            let name = cluster_trust_bundle_name(&settings.signer_name);
+            let message = format!(
+                "ClusterTrustBundle {name} was made by somebody else and is left alone; delete it, \
+                 or choose another podCertificates.signerName"
+            );
+            return report(State::False, "NotOurs", message);
+        }
+        Some(Outcome::Refused(words)) => {
+            let message = if seen.missing_rights.is_empty() {
+                words.clone()
+            } else {
+                rule_to_add(&settings.signer_name, &seen.missing_rights)
+            };
+            return report(State::False, "Refused", message);
+        }
+        Some(Outcome::Published) | None => {}
+    }
+    if let Some(problem) = &seen.config_map_problem {
+        return report(State::False, "InvalidNamespaceSelector", problem.clone());
+    }
+    if !seen.troubled_config_maps.is_empty() {
+        return report(State::False, "ConfigMapsNotWritten", troubled(settings, seen));
+    }
+    if seen.sequence.is_none() {
+        return report(State::Unknown, "Preparing", "there is no bundle yet".into());
+    }
+    let message = match (&seen.cluster_trust_bundle, seen.config_maps) {
+        (Some(_), None) => "in a ClusterTrustBundle".to_owned(),
+        (Some(_), Some(count)) => format!("in a ClusterTrustBundle and {count} ConfigMaps"),
+        (None, Some(count)) => format!("in {count} ConfigMaps"),
+        (None, None) => "this cluster serves no ClusterTrustBundles; nothing to publish".to_owned(),
+    };
+    report(State::True, "Published", message)
+}
+
+fn troubled(settings: &DomainSettings, seen: &Seen) -> String {
+    let name = settings.bundle_config_maps.as_ref().map_or("", |copies| copies.name.as_str());
+    let named = seen.troubled_config_maps.iter().take(NAMED).map(|(namespace, outcome)| {
+        match outcome {
+            Outcome::NotOurs => format!("{namespace} (made by somebody else, left alone)"),
+            Outcome::Published | Outcome::Refused(_) => format!("{namespace} (refused)"),
+        }
+    });
+    let mut message = format!(
+        "ConfigMap {name} is not as it should be in {} namespaces: {}",
+        seen.troubled_config_maps.len(),
+        named.collect::<Vec<_>>().join(", ")
+    );
+    let refused = seen.troubled_config_maps.iter().find_map(|(_, outcome)| match outcome {
+        Outcome::Refused(words) => Some(words),
+        Outcome::NotOurs | Outcome::Published => None,
+    });
+    if let Some(words) = refused {
+        message.push_str(&format!(
+            "; {words}; the operator may write ConfigMaps named spiffe-bundle only: for another \
+             name add this rule to a ClusterRole of the operator: apiGroups: [\"\"], resources: \
+             [configmaps], resourceNames: [{name}], verbs: [get, list, watch, update, delete]"
+        ));
+    }
+    message
+}
+
+fn pod_certificates(settings: &DomainSettings, seen: &Seen) -> Report {
+    if !seen.serves_pod_certificate_requests {
+        let message = "this cluster serves no PodCertificateRequests: they come with Kubernetes \
+                       1.37, or in 1.35 and 1.36 with the feature gate PodCertificateRequest and \
+                       --runtime-config; everything else works";
+        return Report::new(POD_CERTIFICATES, false, "APINotServed", message);
+    }
+    if !seen.missing_rights.is_empty() {
+        let message = rule_to_add(&settings.signer_name, &seen.missing_rights);
+        return Report::new(POD_CERTIFICATES, false, "SignerNotAllowed", message);
+    }
+    let message = format!("requests for signer {} are answered", settings.signer_name);
+    Report::new(POD_CERTIFICATES, true, "Served", message)
+}
+
+fn ttl_capped(settings: &DomainSettings, seen: &Seen, now: Timestamp) -> Option<Report> {
+    let until = seen.active_until?;
+    let ttl = SignedDuration::try_from(settings.pod_certificate_ttl).ok()?;
+    (now.duration_until(until) < ttl).then(|| {
+        let message =
+            format!("the CA ends at {until}, before certificates that live {ttl:#} would");
+        Report::new(TTL_CAPPED, true, "CAEndsFirst", message)
+    })
+}
+
+fn stalled(
+    object: &TrustDomain,
+    reason: &'static str,
+    message: &str,
+    now: Timestamp,
+) -> TrustDomainStatus {
+    let reports = [
+        Report::new(READY, false, reason, message),
+        Report::new(STALLED, true, reason, message),
+    ];
+    with_conditions(object, object.status.clone().unwrap_or_default(), &reports, now)
+}
+
+fn with_conditions(
+    object: &TrustDomain,
+    status: TrustDomainStatus,
+    reports: &[Report],
+    now: Timestamp,
+) -> TrustDomainStatus {
+    let before = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let generation = object.metadata.generation;
+    TrustDomainStatus {
+        conditions: merge(before, reports, generation, now),
+        observed_generation: generation,
+        ..status
+    }
+}

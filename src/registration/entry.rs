@@ -1,0 +1,437 @@
+//! Registration entries: what they hold, when two are the same, and what makes one valid.
+//!
+//! Invariant: an [`Entry`] obeys the rules of spire-server, which refuses the rest. Making one for
+//! a pod is [`super::pod_entry`]; which of two equal ones counts is [`super::masking`].
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::{dns_name, template::RunTemplateError};
+use crate::spiffe::{ParseSpiffeIdError, SpiffeId, TrustDomainName};
+
+/// A registration entry: who has these selectors under this parent is this SPIFFE ID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What makes it distinct.
+    pub key: EntryKey,
+    /// The identity.
+    pub spiffe_id: SpiffeId,
+    /// The agent or server that the entry is delegated to.
+    pub parent_id: SpiffeId,
+    /// What the workload must have, without repetition. That of the pod's UID comes first.
+    pub selectors: Vec<EntrySelector>,
+    /// Lifetime of X.509-SVIDs in whole seconds; none for the trust domain's default.
+    pub x509_ttl: Option<Duration>,
+    /// Lifetime of JWT-SVIDs in whole seconds; none for the trust domain's default.
+    pub jwt_ttl: Option<Duration>,
+    /// DNS names, in the order the certificate carries them.
+    pub dns_names: Vec<String>,
+    /// Trust domains whose bundles the workload gets, as far as they are known.
+    pub federates_with: Vec<TrustDomainName>,
+    /// Whether the workload may call the server's administrative API.
+    pub admin: bool,
+    /// Whether the workload is a downstream server.
+    pub downstream: bool,
+    /// Whether agents store the SVID with an SVID store plugin.
+    pub store_svid: bool,
+    /// Hint for workloads that hold several identities.
+    pub hint: Option<Arc<str>>,
+    /// The object that declares it.
+    pub source: Arc<Source>,
+    /// The pod it was made for.
+    pub pod: Option<PodRef>,
+}
+
+/// A pod, by all its names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodRef {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// UID.
+    pub uid: Arc<str>,
+}
+
+/// The kind of object that declares an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SourceKind {
+    /// A ClusterSPIFFEID.
+    ClusterSpiffeId,
+    /// A ClusterStaticEntry.
+    ClusterStaticEntry,
+}
+
+/// The object that declares an entry. The order of sources is that of precedence: of two that
+/// declare the same entry, the smaller counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Kind of the object.
+    pub kind: SourceKind,
+    /// Name of the object.
+    pub name: Arc<str>,
+    /// UID of the object.
+    pub uid: Arc<str>,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
+    /// Since when it is being deleted, in seconds since 1970.
+    pub deleted: Option<i64>,
+}
+
+/// `type:value`, what a workload must have.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntrySelector {
+    text: Arc<str>,
+    colon: usize,
+}
+
+/// What makes an entry distinct: SPIFFE ID, parent ID and the set of selectors.
+///
+/// It is the SHA-256 of the two IDs, and then of the selectors sorted and without repetition, each
+/// text with its length in bytes as 8 big-endian bytes before it. So no two entries share a key by
+/// accident, as they may in spire-controller-manager, which puts no lengths in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntryKey([u8; 32]);
+
+/// Why no entry can be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// A DNS name that no entry may carry.
+    #[error("DNS name {value:?}: {source}")]
+    DnsName {
+        /// The rendered name.
+        value: String,
+        /// What is wrong with it.
+        source: dns_name::DnsNameError,
+    },
+    /// An ID of another trust domain.
+    #[error("{what} {value:?} is not in the trust domain {trust_domain}")]
+    ForeignTrustDomain {
+        /// `SPIFFE ID` or `parent ID`.
+        what: &'static str,
+        /// The rendered ID.
+        value: String,
+        /// The trust domain that it must be in.
+        trust_domain: TrustDomainName,
+    },
+    /// The pod's node has not been seen yet.
+    #[error("node {node:?} has not been seen yet")]
+    NodeUnseen {
+        /// Its name.
+        node: String,
+    },
+    /// An ID without a path.
+    #[error("{what} {value:?} needs a path")]
+    NoPath {
+        /// `SPIFFE ID` or `parent ID`.
+        what: &'static str,
+        /// The rendered ID.
+        value: String,
+    },
+    /// An ID under `/spire`, which belongs to servers and agents.
+    #[error("SPIFFE ID {value:?} lies under /spire, which is reserved for servers and agents")]
+    ReservedPath {
+        /// The rendered ID.
+        value: String,
+    },
+    /// No selector.
+    #[error("{value:?} is no selector; write type:value")]
+    Selector {
+        /// The rendered selector.
+        value: String,
+    },
+    /// No SPIFFE ID.
+    #[error("{what} {value:?}: {source}")]
+    SpiffeId {
+        /// `SPIFFE ID` or `parent ID`.
+        what: &'static str,
+        /// The rendered ID.
+        value: String,
+        /// What is wrong with it.
+        source: ParseSpiffeIdError,
+    },
+    /// A template that fails.
+    #[error("{field}: {source}")]
+    Template {
+        /// The field that holds the template.
+        field: &'static str,
+        /// What failed.
+        source: RunTemplateError,
+    },
+}
+
+impl EntryError {
+    /// CamelCase reason for conditions, events and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::DnsName { .. } => "InvalidDNSName",
+            Self::ForeignTrustDomain { .. } => "ForeignTrustDomain",
+            Self::NodeUnseen { .. } => "NodeUnseen",
+            Self::NoPath { .. } | Self::SpiffeId { .. } => "InvalidSPIFFEID",
+            Self::ReservedPath { .. } => "ReservedSPIFFEID",
+            Self::Selector { .. } => "InvalidSelector",
+            Self::Template { .. } => "TemplateFailed",
+        }
+    }
+
+    /// Whether spire-controller-manager would make the entry and leave it to the server to refuse
+    /// it. Such a pod counts as served, so that no fallback applies to it.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::DnsName { .. } | Self::NoPath { .. } | Self::ReservedPath { .. }
+        )
+    }
+}
+
+/// Parses an ID that must belong to `trust_domain`; `what` names it in errors.
+pub(super) fn parse_member_id(
+    what: &'static str,
+    value: &str,
+    trust_domain: &TrustDomainName,
+) -> Result<SpiffeId, EntryError> {
+    let id: SpiffeId = value
+        .parse()
+        .map_err(|source| EntryError::SpiffeId { what, value: value.into(), source })?;
+    if !id.is_member_of(trust_domain) {
+        return Err(EntryError::ForeignTrustDomain {
+            what,
+            value: value.into(),
+            trust_domain: trust_domain.clone(),
+        });
+    }
+    Ok(id)
+}
+
+/// Checks that a workload may have `id`.
+pub(super) fn check_workload_id(id: &SpiffeId) -> Result<(), EntryError> {
+    if id.path().is_empty() {
+        return Err(EntryError::NoPath { what: "SPIFFE ID", value: id.to_string() });
+    }
+    if id.path() == "/spire" || id.path().starts_with("/spire/") {
+        return Err(EntryError::ReservedPath { value: id.to_string() });
+    }
+    Ok(())
+}
+
+/// Checks that an agent or server may have `id`.
+pub(super) fn check_parent_id(id: &SpiffeId) -> Result<(), EntryError> {
+    if id.path().is_empty() {
+        return Err(EntryError::NoPath { what: "parent ID", value: id.to_string() });
+    }
+    Ok(())
+}
+
+/// Checks the DNS names of an entry.
+pub(super) fn check_dns_names(names: &[String]) -> Result<(), EntryError> {
+    names.iter().try_for_each(|name| {
+        dns_name::check(name)
+            .map_err(|source| EntryError::DnsName { value: name.clone(), source })
+    })
+}
+
+/// Adds `item` unless it is there.
+pub(super) fn push_new<T: PartialEq>(items: &mut Vec<T>, item: T) {
+    if !items.contains(&item) {
+        items.push(item);
+    }
+}
+
+impl EntryKey {
+    /// The key of an entry.
+    #[must_use]
+    pub fn new(spiffe_id: &SpiffeId, parent_id: &SpiffeId, selectors: &[EntrySelector]) -> Self {
+        let mut context = Context::new(&SHA256);
+        let mut add = |text: &str| {
+            let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+            context.update(&length.to_be_bytes());
+            context.update(text.as_bytes());
+        };
+        add(spiffe_id.as_str());
+        add(parent_id.as_str());
+        let mut sorted: Vec<_> = selectors.iter().map(EntrySelector::as_str).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        sorted.into_iter().for_each(add);
+        let mut key = [0; 32];
+        key.copy_from_slice(context.finish().as_ref());
+        Self(key)
+    }
+
+    /// The key as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EntryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl EntrySelector {
+    /// The selector that only the pod with this UID has.
+    #[must_use]
+    pub fn pod_uid(uid: &str) -> Self {
+        Self { text: format!("k8s:pod-uid:{uid}").into(), colon: "k8s".len() }
+    }
+
+    /// Parses `type:value`; the first colon separates, and neither side is empty.
+    ///
+    /// # Errors
+    /// When `value` has not that form.
+    pub fn parse(value: &str) -> Result<Self, EntryError> {
+        match value.find(':') {
+            Some(colon) if colon > 0 && colon + 1 < value.len() => {
+                Ok(Self { text: value.into(), colon })
+            }
+            _ => Err(EntryError::Selector { value: value.into() }),
+        }
+    }
+
+    /// The whole text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The type.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.text.get(..self.colon).unwrap_or_default()
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        self.text.get(self.colon + 1..).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for EntrySelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for EntrySelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl SourceKind {
+    /// The kind's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterSpiffeId => "ClusterSPIFFEID",
+            Self::ClusterStaticEntry => "ClusterStaticEntry",
+        }
+    }
+}
+
+impl Ord for Source {
+    /// Older first, then what is not being deleted, then what is deleted later, then by UID.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let rank = |source: &Self| {
+            (source.created, source.deleted.map_or(i64::MIN, |deleted| -deleted))
+        };
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| self.uid.cmp(&other.uid))
+            .then_with(|| self.kind.cmp(&other.kind))
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for Source {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(value: &str) -> SpiffeId {
+        value.parse().unwrap()
+    }
+
+    fn selectors(values: &[&str]) -> Vec<EntrySelector> {
+        values.iter().map(|value| EntrySelector::parse(value).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_key_is_id_parent_and_set_of_selectors() {
+        let key = |id_: &str, parent: &str, values: &[&str]| {
+            EntryKey::new(&id(id_), &id(parent), &selectors(values))
+        };
+        let (a, p) = ("spiffe://e.org/a", "spiffe://e.org/p");
+        assert_eq!(key(a, p, &["k:a", "k:b"]), key(a, p, &["k:b", "k:a", "k:b"]));
+        assert_ne!(key(a, p, &["k:a"]), key(a, p, &["k:b"]));
+        assert_ne!(key(a, p, &["k:a"]), key(p, a, &["k:a"]));
+        assert_ne!(key(a, p, &["k:ab", "k:c"]), key(a, p, &["k:abk:c"]));
+    }
+
+    #[test]
+    fn a_selector_is_split_at_the_first_colon() {
+        let selector = EntrySelector::parse("k8s:pod-label:a:b").unwrap();
+        assert_eq!((selector.kind(), selector.value()), ("k8s", "pod-label:a:b"));
+        for value in ["", ":", "a", "a:", ":b"] {
+            assert_eq!(
+                EntrySelector::parse(value),
+                Err(EntryError::Selector { value: value.into() })
+            );
+        }
+    }
+
+    #[test]
+    fn precedence_is_age_then_deletion_then_uid() {
+        let source = |created, deleted, uid: &str| Source {
+            kind: SourceKind::ClusterSpiffeId,
+            name: "n".into(),
+            uid: uid.into(),
+            created,
+            deleted,
+        };
+        let ordered = [
+            source(1, Some(5), "z"),
+            source(2, None, "a"),
+            source(2, None, "b"),
+            source(2, Some(9), "a"),
+            source(2, Some(8), "a"),
+        ];
+        assert!(ordered.is_sorted(), "{ordered:?}");
+    }
+
+    #[test]
+    fn ids_that_spire_server_refuses_are_refused() {
+        let refusal = |value: &str| check_workload_id(&id(value)).map_err(|error| error.reason());
+        assert_eq!(refusal("spiffe://e.org"), Err("InvalidSPIFFEID"));
+        assert_eq!(refusal("spiffe://e.org/spire"), Err("ReservedSPIFFEID"));
+        assert_eq!(refusal("spiffe://e.org/spire/agent"), Err("ReservedSPIFFEID"));
+        assert_eq!(refusal("spiffe://e.org/spires"), Ok(()));
+        assert!(check_parent_id(&id("spiffe://e.org")).is_err());
+        assert_eq!(check_parent_id(&id("spiffe://e.org/spire/server")), Ok(()));
+        let domain = "e.org".parse().unwrap();
+        let foreign = parse_member_id("SPIFFE ID", "spiffe://f.org/a", &domain).unwrap_err();
+        assert_eq!(foreign.reason(), "ForeignTrustDomain");
+        assert!(foreign.to_string().contains("spiffe://f.org/a"));
+        let unparsable = parse_member_id("SPIFFE ID", "<no value>", &domain).unwrap_err();
+        assert!(unparsable.to_string().contains("<no value>"));
+    }
+}

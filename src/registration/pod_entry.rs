@@ -1,0 +1,118 @@
+//! The entry that a ClusterSPIFFEID makes for one pod.
+//!
+//! Errors that spire-controller-manager finds come before those that it leaves to spire-server,
+//! because only the former leave the pod to a fallback.
+
+use std::sync::Arc;
+
+use super::{
+    entry::{
+        Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, check_dns_names,
+        check_parent_id, check_workload_id, parse_member_id, push_new,
+    },
+    facts::{NodeFacts, PodFacts},
+    settings::Settings,
+    spec::ParsedClusterSpiffeId,
+    template::{Template, TemplateData},
+};
+use crate::spiffe::SpiffeId;
+
+/// What an entry is made of, beside the spec.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PodSurroundings<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) pod: &'a PodFacts,
+    pub(super) node: &'a NodeFacts,
+    pub(super) parent_id: &'a SpiffeId,
+}
+
+/// The parent ID of entries of pods on `node`.
+pub(super) fn parent_id(settings: &Settings, node: &NodeFacts) -> Result<SpiffeId, EntryError> {
+    let data = TemplateData { cluster: &settings.cluster, pod: None, node };
+    let value = run("parentIDTemplate", &settings.parent_id_template, &data)?;
+    let id = parse_member_id("parent ID", &value, &settings.cluster.trust_domain)?;
+    check_parent_id(&id)?;
+    Ok(id)
+}
+
+/// The entry that `spec` of `source` makes; `services` are those that select the pod.
+pub(super) fn make<'s>(
+    spec: &ParsedClusterSpiffeId,
+    source: &Arc<Source>,
+    around: PodSurroundings<'_>,
+    services: impl Iterator<Item = &'s str>,
+) -> Result<Entry, EntryError> {
+    let cluster = &around.settings.cluster;
+    let data = TemplateData { cluster, pod: Some(around.pod), node: around.node };
+    let value = run("spiffeIDTemplate", &spec.spiffe_id, &data)?;
+    let spiffe_id = parse_member_id("SPIFFE ID", &value, &cluster.trust_domain)?;
+    let mut selectors = Vec::with_capacity(1 + spec.selectors.len());
+    selectors.push(EntrySelector::pod_uid(&around.pod.uid));
+    for template in &spec.selectors {
+        let value = run("workloadSelectorTemplates", template, &data)?;
+        push_new(&mut selectors, EntrySelector::parse(&value)?);
+    }
+    let mut dns_names = Vec::with_capacity(spec.dns_names.len());
+    for template in &spec.dns_names {
+        push_new(&mut dns_names, run("dnsNameTemplates", template, &data)?);
+    }
+    if spec.auto_populate_dns_names {
+        for name in service_names(services, &around.pod.namespace, &cluster.cluster_domain) {
+            push_new(&mut dns_names, name);
+        }
+    }
+    check_workload_id(&spiffe_id)?;
+    check_dns_names(&dns_names)?;
+    Ok(Entry {
+        key: EntryKey::new(&spiffe_id, around.parent_id, &selectors),
+        spiffe_id,
+        parent_id: around.parent_id.clone(),
+        selectors,
+        x509_ttl: spec.x509_ttl,
+        jwt_ttl: spec.jwt_ttl,
+        dns_names,
+        federates_with: Vec::new(),
+        admin: spec.admin,
+        downstream: spec.downstream,
+        store_svid: false,
+        hint: spec.hint.clone(),
+        source: source.clone(),
+        pod: Some(pod_ref(around.pod)),
+    })
+}
+
+/// The names of `pod`.
+pub(super) fn pod_ref(pod: &PodFacts) -> PodRef {
+    PodRef {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+    }
+}
+
+/// The DNS names of services, sorted as one block.
+fn service_names<'s>(
+    services: impl Iterator<Item = &'s str>,
+    namespace: &str,
+    cluster_domain: &str,
+) -> Vec<String> {
+    let mut names = Vec::new();
+    for service in services {
+        names.push(service.to_owned());
+        names.push(format!("{service}.{namespace}"));
+        names.push(format!("{service}.{namespace}.svc"));
+        if !cluster_domain.is_empty() {
+            names.push(format!("{service}.{namespace}.svc.{cluster_domain}"));
+        }
+    }
+    names.sort_unstable();
+    names
+}
+
+fn run(
+    field: &'static str,
+    template: &Template,
+    data: &TemplateData<'_>,
+) -> Result<String, EntryError> {
+    template.render(data).map_err(|source| EntryError::Template { field, source })
+}

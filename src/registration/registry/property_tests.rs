@@ -1,0 +1,538 @@
+//! The registry against a render of everything from scratch, after random histories.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::{prelude::*, sample::select};
+use serde_json::{Value as Json, json};
+
+use super::{naive::World, *};
+use crate::{
+    api::{ClusterSPIFFEID, ClusterStaticEntry, TrustDomainSpec},
+    registration::{
+        Entry, EntryKey, FieldSet, Interner, NodeFacts, ParsedClusterSpiffeId, ParsedStaticEntry,
+        PodFacts, Source, SourceKind,
+    },
+};
+
+/// A thing that can happen.
+#[derive(Clone, Debug)]
+enum Event {
+    Pod(Json),
+    PodGone(String),
+    Namespace(String, Json),
+    NamespaceGone(String),
+    Node(Json),
+    NodeGone(String),
+    Slice(Json),
+    SliceGone(String, String),
+    ClusterSpiffeId(Json),
+    ClusterSpiffeIdGone(String),
+    StaticEntry(Json),
+    StaticEntryGone(String),
+    Settings(Json),
+    /// Marked pods get so much of their turn.
+    Process(usize),
+}
+
+impl Event {
+    /// Which object it is about.
+    fn subject(&self) -> String {
+        let meta = |json: &Json| format!("{} {}", json["metadata"]["namespace"], json["metadata"]["name"]);
+        match self {
+            Self::Pod(json) => format!("pod {}", json["metadata"]["uid"]),
+            Self::Namespace(name, _) => format!("namespace {name}"),
+            Self::Node(json) => format!("node {}", meta(json)),
+            Self::Slice(json) => format!("slice {}", meta(json)),
+            Self::ClusterSpiffeId(json) => format!("csid {}", meta(json)),
+            Self::StaticEntry(json) => format!("cse {}", meta(json)),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+fn settings(json: &Json) -> Settings {
+    let mut spec = json!({
+        "trustDomain": "e.org",
+        "clusterName": "west",
+        "clusterDomain": "cluster.local",
+        "className": "ours",
+        "watchClassless": true,
+        "ignoreNamespaces": ["^n2$"],
+        "authority": {"selfSigned": {}},
+    });
+    spec.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+    let spec: TrustDomainSpec = serde_json::from_value(spec).unwrap();
+    Settings::parse(&spec).unwrap()
+}
+
+/// What the registry and the yardstick are told, and the sum of what the registry said.
+struct Both {
+    registry: Registry,
+    world: World,
+    /// Objects as they were seen last, with the last good spec of each.
+    cluster_spiffe_ids: BTreeMap<String, (ClusterSPIFFEID, Option<Arc<ParsedClusterSpiffeId>>)>,
+    static_entries: BTreeMap<String, (ClusterStaticEntry, Option<Arc<ParsedStaticEntry>>)>,
+    nodes_gone: Vec<String>,
+    settings: Json,
+    interner: Interner,
+    sum: BTreeMap<EntryKey, Arc<Entry>>,
+    set_or_removed: u64,
+}
+
+impl Both {
+    fn new() -> Self {
+        Self {
+            registry: Registry::new(settings(&json!({}))),
+            world: World::default(),
+            cluster_spiffe_ids: BTreeMap::new(),
+            static_entries: BTreeMap::new(),
+            nodes_gone: Vec::new(),
+            settings: json!({}),
+            interner: Interner::default(),
+            sum: BTreeMap::new(),
+            set_or_removed: 0,
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        let changes = match event {
+            Event::Pod(json) => {
+                let pod = serde_json::from_value(json.clone()).unwrap();
+                let keep = FieldSet { spec: ["hostNetwork"].into(), ..FieldSet::default() };
+                let facts = PodFacts::from_pod(&pod, &keep, &mut self.interner).unwrap();
+                self.world.pods.insert(facts.uid.to_string(), facts.clone());
+                self.registry.apply_pod(facts)
+            }
+            Event::PodGone(uid) => {
+                self.world.pods.remove(uid);
+                self.registry.delete_pod(uid)
+            }
+            Event::ClusterSpiffeId(json) => {
+                self.take_cluster_spiffe_id(json);
+                Vec::new()
+            }
+            Event::ClusterSpiffeIdGone(name) => {
+                self.cluster_spiffe_ids.remove(name);
+                self.registry.delete_cluster_spiffe_id(name);
+                Vec::new()
+            }
+            Event::StaticEntry(json) => self.take_static_entry(json),
+            Event::StaticEntryGone(name) => {
+                self.static_entries.remove(name);
+                self.registry.delete_cluster_static_entry(name)
+            }
+            Event::Settings(json) => {
+                self.settings = json.clone();
+                self.registry.set_settings(settings(json))
+            }
+            Event::Process(budget) => self.registry.process(*budget).0,
+            other => {
+                self.take_surroundings(other);
+                Vec::new()
+            }
+        };
+        self.add(changes);
+        let world = &mut self.world;
+        self.nodes_gone.retain(|node| {
+            let is_used = world.pods.values().any(|pod| *pod.node == **node);
+            if !is_used {
+                world.nodes.remove(node);
+            }
+            is_used
+        });
+    }
+
+    fn take_surroundings(&mut self, event: &Event) {
+        match event {
+            Event::Namespace(name, labels) => {
+                let object = json!({"metadata": {"name": name, "labels": labels}});
+                let object: k8s_openapi::api::core::v1::Namespace =
+                    serde_json::from_value(object).unwrap();
+                let labels = self.interner.labels(object.metadata.labels.as_ref());
+                self.world.namespaces.insert(name.clone(), labels);
+                self.registry.apply_namespace(&object);
+            }
+            Event::NamespaceGone(name) => {
+                self.world.namespaces.remove(name);
+                self.registry.delete_namespace(name);
+            }
+            Event::Node(json) => {
+                let node = serde_json::from_value(json.clone()).unwrap();
+                let facts = NodeFacts::from_node(&node, &mut self.interner).unwrap();
+                self.nodes_gone.retain(|name| **name != *facts.name);
+                self.world.nodes.insert(facts.name.to_string(), facts.clone());
+                self.registry.apply_node(facts);
+            }
+            Event::NodeGone(name) => {
+                if self.world.nodes.contains_key(name) {
+                    self.nodes_gone.push(name.clone());
+                }
+                self.registry.delete_node(name);
+            }
+            Event::Slice(json) => {
+                let meta = &json["metadata"];
+                let text = |json: &Json| json.as_str().unwrap().to_owned();
+                let service = text(&meta["labels"]["kubernetes.io/service-name"]);
+                let endpoints = json["endpoints"].as_array().unwrap().iter();
+                let pods = endpoints.map(|endpoint| text(&endpoint["targetRef"]["uid"])).collect();
+                let name = (text(&meta["namespace"]), text(&meta["name"]));
+                self.world.slices.insert(name, (service, pods));
+                self.registry.apply_endpoint_slice(&serde_json::from_value(json.clone()).unwrap());
+            }
+            Event::SliceGone(namespace, name) => {
+                self.world.slices.remove(&(namespace.clone(), name.clone()));
+                self.registry.delete_endpoint_slice(namespace, name);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_cluster_spiffe_id(&mut self, json: &Json) {
+        let object: ClusterSPIFFEID = serde_json::from_value(json.clone()).unwrap();
+        self.registry.apply_cluster_spiffe_id(&object, None);
+        let name = object.metadata.name.clone().unwrap();
+        let before = self.cluster_spiffe_ids.remove(&name);
+        let kept = before
+            .filter(|(before, _)| before.metadata.uid == object.metadata.uid)
+            .and_then(|(_, good)| good);
+        let good = ParsedClusterSpiffeId::parse(&object.spec).ok().map(Arc::new).or(kept);
+        self.cluster_spiffe_ids.insert(name, (object, good));
+    }
+
+    fn take_static_entry(&mut self, json: &Json) -> Vec<Change> {
+        let object: ClusterStaticEntry = serde_json::from_value(json.clone()).unwrap();
+        let changes = self.registry.apply_cluster_static_entry(&object, None);
+        let name = object.metadata.name.clone().unwrap();
+        let before = self.static_entries.remove(&name);
+        let kept = before
+            .filter(|(before, _)| before.metadata.uid == object.metadata.uid)
+            .and_then(|(_, good)| good);
+        let trust_domain = "e.org".parse().unwrap();
+        let parsed = ParsedStaticEntry::parse(&object.spec, &trust_domain);
+        self.static_entries.insert(name, (object, parsed.ok().map(Arc::new).or(kept)));
+        changes
+    }
+
+    fn add(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Set(entry) => {
+                    let old = self.sum.insert(entry.key, entry.clone());
+                    assert_ne!(old, Some(entry), "a change that changes nothing");
+                    self.set_or_removed += 1;
+                }
+                Change::Removed(entry, _) => {
+                    assert_eq!(self.sum.remove(&entry.key), Some(entry), "removed what was not set");
+                    self.set_or_removed += 1;
+                }
+                Change::Failed { .. } | Change::Masked { .. } => {}
+            }
+        }
+    }
+
+    /// Lets the registry finish and compares everything.
+    fn compare(mut self) -> Registry {
+        loop {
+            let (changes, more) = self.registry.process(1000);
+            self.add(changes);
+            if !more {
+                break;
+            }
+        }
+        let settings = settings(&self.settings);
+        for (name, (object, good)) in &self.cluster_spiffe_ids {
+            let is_served = settings.serves(object.spec.class_name.as_deref());
+            assert_eq!(self.registry.report_of_cluster_spiffe_id(name).is_some(), is_served);
+            if let (Some(good), true) = (good, is_served) {
+                let source = source(SourceKind::ClusterSpiffeId, &object.metadata);
+                self.world.cluster_spiffe_ids.insert(name.clone(), (source, good.clone()));
+            }
+        }
+        for (name, (object, good)) in &self.static_entries {
+            if let (Some(good), true) = (good, settings.serves(object.spec.class_name.as_deref())) {
+                let source = source(SourceKind::ClusterStaticEntry, &object.metadata);
+                self.world.static_entries.insert(name.clone(), (source, good.clone()));
+            }
+        }
+        let expected = self.world.render(&settings);
+        let state: BTreeMap<_, _> =
+            self.registry.entries().map(|entry| (entry.key, (**entry).clone())).collect();
+        assert_eq!(state, expected.entries);
+        let sum: BTreeMap<_, _> = self.sum.iter().map(|(key, entry)| (*key, (**entry).clone())).collect();
+        assert_eq!(sum, expected.entries, "the sum of the changes");
+        assert_eq!(self.registry.revision(), self.set_or_removed);
+        for (name, stats) in &expected.stats {
+            let report = self.registry.report_of_cluster_spiffe_id(name).unwrap();
+            assert_eq!(&report.stats, stats, "{name}");
+            let failing: Vec<_> = report
+                .failing
+                .into_iter()
+                .map(|pod| (pod.namespace, pod.name, pod.message))
+                .collect();
+            assert_eq!(failing, expected.failing[name], "{name}");
+        }
+        let of_pods: usize = self.world.pods.keys().map(|uid| self.registry.entries_of_pod(uid).len()).sum();
+        assert_eq!(of_pods, state.values().filter(|entry| entry.pod.is_some()).count());
+        assert!(self.registry.tallies.keys().all(|name| self.cluster_spiffe_ids.contains_key(&**name)));
+        self.registry
+    }
+}
+
+fn source(
+    kind: SourceKind,
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Arc<Source> {
+    Arc::new(Source {
+        kind,
+        name: meta.name.as_deref().unwrap().into(),
+        uid: meta.uid.as_deref().unwrap().into(),
+        created: meta.creation_timestamp.as_ref().unwrap().0.as_second(),
+        deleted: meta.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
+    })
+}
+
+fn labels() -> impl Strategy<Value = Json> {
+    select(vec![json!({}), json!({"a": "1"}), json!({"a": "2"}), json!({"a": "1", "b": "1"})])
+}
+
+fn label_selector() -> impl Strategy<Value = Json> {
+    let expression = |key: &str, operator: &str, values: &[&str]| {
+        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
+    };
+    select(vec![
+        Json::Null,
+        json!({}),
+        json!({"matchLabels": {"a": "1"}}),
+        json!({"matchLabels": {"a": "2"}}),
+        expression("a", "In", &["1", "2"]),
+        expression("b", "NotIn", &["1"]),
+        expression("b", "Exists", &[]),
+        expression("b", "DoesNotExist", &[]),
+    ])
+}
+
+fn time() -> impl Strategy<Value = &'static str> {
+    select(vec!["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])
+}
+
+fn pod() -> impl Strategy<Value = Event> {
+    (
+        0..6u8,
+        labels(),
+        select(vec!["", "node0", "node1", "node2"]),
+        select(vec!["sa", "bad sa", "other"]),
+        select(vec!["Running", "Running", "Pending", "Succeeded", "Failed"]),
+        any::<bool>(),
+    )
+        .prop_map(|(number, labels, node, account, phase, host_network)| {
+            Event::Pod(json!({
+                "metadata": {
+                    "name": format!("p{number}"),
+                    "namespace": format!("n{}", number % 3),
+                    "uid": format!("uid-{number}"),
+                    "labels": labels,
+                },
+                "spec": {
+                    "containers": [],
+                    "nodeName": node,
+                    "serviceAccountName": account,
+                    "hostNetwork": host_network,
+                },
+                "status": {"phase": phase},
+            }))
+        })
+}
+
+fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
+    let templates = select(vec![
+        "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
+        "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
+        "spiffe://e.org/label/{{ .PodMeta.Labels.a }}",
+        "spiffe://e.org/host/{{ .PodSpec.HostNetwork }}",
+        "spiffe://e.org{{ with index .PodMeta.Labels \"b\" }}/b{{ end }}",
+        "spiffe://{{ if .PodSpec.HostNetwork }}f.org{{ else }}e.org{{ end }}/x",
+        "{{ .Nope }}",
+        "{{",
+    ]);
+    let extras = select(vec![
+        json!({}),
+        json!({}),
+        json!({"dnsNameTemplates": ["{{ .PodMeta.Name }}", "{{ .PodMeta.Name }}"]}),
+        json!({"dnsNameTemplates": ["{{ .PodMeta.Labels.b }}"]}),
+        json!({"autoPopulateDNSNames": true, "dnsNameTemplates": ["s1.n0"]}),
+        json!({"workloadSelectorTemplates": ["k8s:x:{{ .PodMeta.Labels.a }}", "k8s:pod-uid:{{ .PodMeta.UID }}"]}),
+        json!({"workloadSelectorTemplates": ["{{ index .PodMeta.Labels \"a\" }}:x"]}),
+        json!({"ttl": "1d"}),
+        json!({"ttl": "1h", "hint": "h", "admin": true}),
+    ]);
+    let class = select(vec![Json::Null, Json::Null, json!("ours"), json!("theirs")]);
+    let deleted = select(vec![None, None, Some("2026-02-01T00:00:00Z"), Some("2026-02-02T00:00:00Z")]);
+    (
+        (0..4u8, 0..2u8, time(), deleted),
+        (templates, extras, class),
+        (label_selector(), label_selector(), any::<bool>()),
+    )
+        .prop_map(
+            |((number, generation, created, deleted), (template, extras, class), (namespaces, pods, fallback))| {
+                let mut spec = json!({
+                    "spiffeIDTemplate": template,
+                    "className": class,
+                    "namespaceSelector": namespaces,
+                    "podSelector": pods,
+                    "fallback": fallback,
+                });
+                spec.as_object_mut().unwrap().extend(extras.as_object().unwrap().clone());
+                Event::ClusterSpiffeId(json!({
+                    "apiVersion": "spire.spiffe.io/v1alpha1",
+                    "kind": "ClusterSPIFFEID",
+                    "metadata": {
+                        "name": format!("csid-{number}"),
+                        "uid": format!("{number}-{generation}"),
+                        "creationTimestamp": created,
+                        "deletionTimestamp": deleted,
+                    },
+                    "spec": spec,
+                }))
+            },
+        )
+}
+
+fn static_entry() -> impl Strategy<Value = Event> {
+    let ids = select(vec![
+        "spiffe://e.org/ns/n0/sa/sa",
+        "spiffe://e.org/label/1",
+        "spiffe://f.org/foreign",
+        "nonsense",
+    ]);
+    let class = select(vec![Json::Null, json!("ours"), json!("theirs")]);
+    (0..3u8, ids, 0..6u8, time(), class, any::<bool>()).prop_map(
+        |(number, id, pod, created, class, admin)| {
+            Event::StaticEntry(json!({
+                "apiVersion": "spire.spiffe.io/v1alpha1",
+                "kind": "ClusterStaticEntry",
+                "metadata": {
+                    "name": format!("cse-{number}"),
+                    "uid": format!("0{number}"),
+                    "creationTimestamp": created,
+                },
+                "spec": {
+                    "spiffeID": id,
+                    "parentID": "spiffe://e.org/spire/agent/k8s_psat/west/node-uid-0",
+                    "selectors": [format!("k8s:pod-uid:uid-{pod}")],
+                    "className": class,
+                    "admin": admin,
+                },
+            }))
+        },
+    )
+}
+
+fn slice() -> impl Strategy<Value = Event> {
+    let pods = prop::collection::vec(0..6u8, 0..4);
+    (0..3u8, 0..3u8, select(vec!["s1", "s2", "Bad_svc!"]), pods).prop_map(
+        |(namespace, name, service, pods)| {
+            let endpoints: Vec<_> = pods
+                .into_iter()
+                .map(|pod| {
+                    json!({"addresses": ["1.1.1.1"],
+                        "targetRef": {"kind": "Pod", "uid": format!("uid-{pod}")}})
+                })
+                .collect();
+            Event::Slice(json!({
+                "metadata": {
+                    "namespace": format!("n{namespace}"),
+                    "name": format!("slice-{name}"),
+                    "labels": {"kubernetes.io/service-name": service},
+                },
+                "addressType": "IPv4",
+                "endpoints": endpoints,
+            }))
+        },
+    )
+}
+
+fn node() -> impl Strategy<Value = Event> {
+    (0..3u8, select(vec!["", "-new", " bad"])).prop_map(|(number, suffix)| {
+        Event::Node(json!({"metadata": {
+            "name": format!("node{number}"),
+            "uid": format!("node-uid-{number}{suffix}"),
+        }}))
+    })
+}
+
+fn namespace() -> impl Strategy<Value = Event> {
+    (0..3u8, labels())
+        .prop_map(|(number, labels)| Event::Namespace(format!("n{number}"), labels))
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let settings = select(vec![
+        json!({}),
+        json!({"className": "theirs"}),
+        json!({"watchClassless": false, "ignoreNamespaces": []}),
+        json!({"parentIDTemplate": "spiffe://e.org/node/{{ .NodeMeta.Name }}"}),
+    ]);
+    prop_oneof![
+        8 => pod(),
+        1 => (0..6u8).prop_map(|number| Event::PodGone(format!("uid-{number}"))),
+        3 => namespace(),
+        1 => (0..3u8).prop_map(|number| Event::NamespaceGone(format!("n{number}"))),
+        3 => node(),
+        1 => (0..3u8).prop_map(|number| Event::NodeGone(format!("node{number}"))),
+        3 => slice(),
+        1 => (0..3u8, 0..3u8).prop_map(|(namespace, name)| {
+            Event::SliceGone(format!("n{namespace}"), format!("slice-{name}"))
+        }),
+        6 => cluster_spiffe_id(),
+        1 => (0..4u8).prop_map(|number| Event::ClusterSpiffeIdGone(format!("csid-{number}"))),
+        2 => static_entry(),
+        1 => (0..3u8).prop_map(|number| Event::StaticEntryGone(format!("cse-{number}"))),
+        1 => settings.prop_map(Event::Settings),
+        3 => (0..4usize).prop_map(Event::Process),
+    ]
+}
+
+fn arrival() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => pod(),
+        2 => namespace(),
+        2 => node(),
+        2 => slice(),
+        4 => cluster_spiffe_id(),
+        2 => static_entry(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn after_any_history_the_entries_are_those_of_a_render_from_scratch(
+        events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mut both = Both::new();
+        for event in &events {
+            both.take(event);
+        }
+        both.compare();
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter(
+        (events, shuffled) in prop::collection::vec(arrival(), 0..40)
+            .prop_map(|events| {
+                let by_subject: BTreeMap<_, _> =
+                    events.into_iter().map(|event| (event.subject(), event)).collect();
+                by_subject.into_values().collect::<Vec<_>>()
+            })
+            .prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle())),
+    ) {
+        let finish = |events: &[Event]| {
+            let mut both = Both::new();
+            events.iter().for_each(|event| both.take(event));
+            let registry = both.compare();
+            registry.entries().cloned().collect::<Vec<_>>()
+        };
+        prop_assert_eq!(finish(&events), finish(&shuffled));
+    }
+}

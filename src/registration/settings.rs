@@ -1,0 +1,165 @@
+//! What a TrustDomain says about registration, parsed.
+
+use regex::Regex;
+
+use super::{
+    template::{ClusterFacts, Template, TemplateError},
+};
+use crate::{
+    api::TrustDomainSpec,
+    spiffe::{ParseTrustDomainError, TrustDomainName},
+};
+
+/// The parent ID of pods' entries where the trust domain names none.
+pub const DEFAULT_PARENT_ID_TEMPLATE: &str =
+    "spiffe://{{ .TrustDomain }}/spire/agent/k8s_psat/{{ .ClusterName }}/{{ .NodeMeta.UID }}";
+
+/// How one trust domain registers the pods of one cluster.
+#[derive(Debug)]
+pub struct Settings {
+    /// What templates see of the trust domain and the cluster.
+    pub cluster: ClusterFacts,
+    /// The class of the objects it serves.
+    pub class_name: String,
+    /// Whether it serves objects without a class, too.
+    pub watch_classless: bool,
+    /// Template of the parent ID of pods' entries.
+    pub parent_id_template: Template,
+    /// Namespaces whose pods get no identity; an expression matches anywhere in the name.
+    pub ignore_namespaces: Vec<Regex>,
+}
+
+/// Why a TrustDomain cannot register anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// No regular expression.
+    #[error("ignoreNamespaces: {message}")]
+    IgnoreNamespaces {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// No template of a parent ID.
+    #[error("parentIDTemplate: {source}")]
+    ParentIdTemplate {
+        /// What is wrong with it.
+        source: TemplateError,
+    },
+    /// No trust domain name.
+    #[error("trustDomain: {source}")]
+    TrustDomain {
+        /// What is wrong with it.
+        source: ParseTrustDomainError,
+    },
+}
+
+impl Settings {
+    /// Parses what `spec` says about registration.
+    ///
+    /// # Errors
+    /// When a name, template or regular expression does not parse.
+    pub fn parse(spec: &TrustDomainSpec) -> Result<Self, SettingsError> {
+        let trust_domain: TrustDomainName = spec
+            .trust_domain
+            .parse()
+            .map_err(|source| SettingsError::TrustDomain { source })?;
+        let parent = spec.parent_id_template.as_deref().filter(|template| !template.is_empty());
+        let parent_id_template = Template::parse_parent(parent.unwrap_or(DEFAULT_PARENT_ID_TEMPLATE))
+            .map_err(|source| SettingsError::ParentIdTemplate { source })?;
+        let ignore_namespaces = spec
+            .ignore_namespaces
+            .iter()
+            .map(|expression| Regex::new(expression))
+            .collect::<Result<_, _>>()
+            .map_err(|error| SettingsError::IgnoreNamespaces { message: error.to_string() })?;
+        Ok(Self {
+            cluster: ClusterFacts {
+                trust_domain,
+                cluster_name: spec.cluster_name.clone(),
+                cluster_domain: spec.cluster_domain.clone(),
+            },
+            class_name: spec.class_name.clone().unwrap_or_default(),
+            watch_classless: spec.watch_classless,
+            parent_id_template,
+            ignore_namespaces,
+        })
+    }
+
+    /// Whether it serves an object of this class.
+    #[must_use]
+    pub fn serves(&self, class_name: Option<&str>) -> bool {
+        let class_name = class_name.unwrap_or_default();
+        class_name == self.class_name || (class_name.is_empty() && self.watch_classless)
+    }
+
+    /// Whether pods of this namespace get no identity.
+    #[must_use]
+    pub fn ignores_namespace(&self, namespace: &str) -> bool {
+        self.ignore_namespaces.iter().any(|expression| expression.is_match(namespace))
+    }
+}
+
+impl SettingsError {
+    /// CamelCase reason for conditions, events and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::IgnoreNamespaces { .. } => "InvalidIgnoreNamespaces",
+            Self::ParentIdTemplate { .. } => "InvalidParentIDTemplate",
+            Self::TrustDomain { .. } => "InvalidTrustDomain",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(json: serde_json::Value) -> Result<Settings, SettingsError> {
+        let mut spec = json!({"trustDomain": "e.org", "authority": {"selfSigned": {}}});
+        spec.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+        Settings::parse(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_class_is_served_if_it_is_the_same_or_if_there_is_none_and_that_is_wanted() {
+        for (own, classless, other, served) in [
+            ("", false, None, true),
+            ("", false, Some(""), true),
+            ("", false, Some("a"), false),
+            ("a", false, Some("a"), true),
+            ("a", false, Some("b"), false),
+            ("a", false, None, false),
+            ("a", true, None, true),
+            ("a", true, Some(""), true),
+            ("a", true, Some("b"), false),
+        ] {
+            let settings = parse(json!({"className": own, "watchClassless": classless})).unwrap();
+            assert_eq!(settings.serves(other), served, "{own} {classless} {other:?}");
+        }
+    }
+
+    #[test]
+    fn ignored_namespaces_match_anywhere() {
+        let settings = parse(json!({"ignoreNamespaces": ["kube-system", "^a$", "b+"]})).unwrap();
+        for (namespace, ignored) in
+            [("kube-system", true), ("my-kube-system-2", true), ("a", true), ("ac", false), ("abc", true)]
+        {
+            assert_eq!(settings.ignores_namespace(namespace), ignored, "{namespace}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_parse() {
+        for (spec, reason) in [
+            (json!({"trustDomain": "E.org"}), "InvalidTrustDomain"),
+            (json!({"ignoreNamespaces": ["("]}), "InvalidIgnoreNamespaces"),
+            (json!({"parentIDTemplate": "{{ .PodMeta.Name }}"}), "InvalidParentIDTemplate"),
+            (json!({"parentIDTemplate": "{{ "}), "InvalidParentIDTemplate"),
+        ] {
+            assert_eq!(parse(spec).unwrap_err().reason(), reason);
+        }
+    }
+}
