@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each part is for the tests that need it")]
 
 mod control_plane;
+mod node;
 mod objects;
 mod operator;
 mod pod_certificates;
@@ -15,6 +16,7 @@ mod wait;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use control_plane::{ControlPlane, Options, control_plane};
+pub(crate) use node::NodeCluster;
 pub(crate) use objects::{apply, apply_file, namespace, node, pod, service_account};
 pub(crate) use operator::{Operator, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
