@@ -312,6 +312,10 @@ pub struct TrustDomainStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// Namespace of the operator that serves this trust domain. An operator in another namespace
+    /// stands back, so that no trust domain ever has two authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
     /// Signer name to use in `podCertificate` and `clusterTrustBundle` volumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signer_name: Option<String>,

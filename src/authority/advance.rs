@@ -127,3 +127,56 @@ fn generate(
     )
     .map_err(|source| AdvanceError::SelfSign { source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::{
+        AuthorityOrigin, PROPAGATION,
+        fixtures::{now, trust_domain},
+    };
+
+    fn first(settings: &AuthoritySettings) -> Result<Option<Advance>, AdvanceError> {
+        let journal = Journal::new(trust_domain());
+        advance(&journal, settings, &BTreeSet::new(), None, now())
+    }
+
+    fn settings(origin: AuthorityOrigin, ca_ttl: SignedDuration) -> AuthoritySettings {
+        AuthoritySettings {
+            policy: RotationPolicy {
+                origin,
+                propagation: PROPAGATION,
+            },
+            key_type: CaKeyType::EcP256,
+            ca_ttl,
+            subject: CaSubject::default(),
+        }
+    }
+
+    #[test]
+    fn a_new_ca_is_backdated_and_lives_for_its_lifetime() {
+        let ca_ttl = SignedDuration::from_hours(24);
+        let done = first(&settings(AuthorityOrigin::SelfSigned, ca_ttl)).unwrap();
+        let done = done.unwrap();
+        assert_eq!(done.steps, [Step::Generate]);
+        let [record] = done.journal.ledger().records() else {
+            panic!("one CA");
+        };
+        assert_eq!(record.not_before, now() - CA_BACKDATING);
+        assert_eq!(record.not_after, now() + ca_ttl);
+    }
+
+    #[test]
+    fn without_a_ca_in_the_secret_nothing_is_due() {
+        let ca_ttl = SignedDuration::from_hours(24);
+        let done = first(&settings(AuthorityOrigin::Imported, ca_ttl)).unwrap();
+        assert!(done.is_none());
+    }
+
+    #[test]
+    fn refuses_a_lifetime_out_of_range() {
+        let ca_ttl = SignedDuration::MAX;
+        let refused = first(&settings(AuthorityOrigin::SelfSigned, ca_ttl)).unwrap_err();
+        assert_eq!(refused, AdvanceError::Lifetime { ca_ttl });
+    }
+}

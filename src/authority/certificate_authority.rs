@@ -299,3 +299,206 @@ fn check_leaf(leaf: &CertificateDer<'_>, id: &SpiffeId) -> Result<(), SignError>
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+    use super::*;
+    use crate::{
+        api::CaKeyType,
+        authority::fixtures::{now, trust_domain},
+        spiffe::{Bundle, verify_x509_svid},
+    };
+
+    const KEY_TYPES: [CaKeyType; 4] = [
+        CaKeyType::EcP256,
+        CaKeyType::EcP384,
+        CaKeyType::Rsa2048,
+        CaKeyType::Rsa4096,
+    ];
+
+    fn hours(hours: i64) -> Timestamp {
+        now() + SignedDuration::from_hours(hours)
+    }
+
+    fn ca(key_type: CaKeyType, subject: &CaSubject) -> CertificateAuthority {
+        let key = PrivateKey::generate(key_type).unwrap();
+        CertificateAuthority::self_signed(&trust_domain(), subject, key, now(), hours(168)).unwrap()
+    }
+
+    fn usual() -> CertificateAuthority {
+        ca(CaKeyType::EcP256, &CaSubject::default())
+    }
+
+    fn id() -> SpiffeId {
+        "spiffe://example.org/ns/default/sa/web".parse().unwrap()
+    }
+
+    fn sign(
+        ca: &CertificateAuthority,
+        id: &SpiffeId,
+        dns_names: &[String],
+        until: Timestamp,
+    ) -> Result<SignedSvid, SignError> {
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        ca.sign(&SvidRequest {
+            id,
+            dns_names,
+            public_key: key.public_key(),
+            not_before: now(),
+            not_after: until,
+        })
+    }
+
+    #[test]
+    fn every_key_type_signs_what_verifies() {
+        for key_type in KEY_TYPES {
+            let ca = ca(key_type, &CaSubject::default());
+            let signed = sign(&ca, &id(), &[], hours(1)).unwrap();
+            assert_eq!(signed.chain.len(), 1, "the root is left out");
+            let roots = [ca.certificates().root().clone()];
+            let bundle = Bundle::new(trust_domain(), roots, 1).unwrap();
+            assert_eq!(verify_x509_svid(&signed.chain, &bundle, now()), Ok(id()));
+        }
+    }
+
+    #[test]
+    fn a_leaf_says_what_the_profile_wants() {
+        let ca = usual();
+        let names = ["b.example.org".to_owned(), "a.example.org".to_owned()];
+        let signed = sign(&ca, &id(), &names, hours(1)).unwrap();
+        let (rest, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(
+            leaf.subject().to_string(),
+            "C=US, O=SPIRE, CN=b.example.org"
+        );
+        assert_eq!(
+            leaf.issuer().as_raw(),
+            ca.certificates().certificate().subject()
+        );
+        assert_eq!(
+            leaf.tbs_certificate.serial.to_string(),
+            signed.serial.to_string()
+        );
+        assert!(leaf.raw_serial().len() <= 17);
+        let critical: Vec<_> = leaf.extensions().iter().map(|e| e.critical).collect();
+        assert_eq!(critical, [true, false, true, false, false, false]);
+        let usage = leaf.key_usage().unwrap().unwrap().value;
+        assert_eq!(
+            usage.to_string(),
+            "Digital Signature, Key Encipherment, Key Agreement"
+        );
+        let san = leaf.subject_alternative_name().unwrap().unwrap();
+        let names: Vec<_> = san
+            .value
+            .general_names
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "DNSName(b.example.org)",
+                "DNSName(a.example.org)",
+                "URI(spiffe://example.org/ns/default/sa/web)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_root_says_what_the_profile_wants() {
+        let subject = CaSubject {
+            country: vec!["US".into(), "CH".into()],
+            organization: vec!["SPIFFE".into()],
+            common_name: Some("Zürich".into()),
+        };
+        let ca = ca(CaKeyType::EcP256, &subject);
+        let (_, root) = X509Certificate::from_der(ca.certificates().root()).unwrap();
+        let serial = root.tbs_certificate.serial.to_string();
+        assert_eq!(
+            root.subject().to_string(),
+            format!("C=CH + C=US, O=SPIFFE, CN=Zürich, serialNumber={serial}")
+        );
+        assert_eq!(root.subject().as_raw(), root.issuer().as_raw());
+        let basic = root.basic_constraints().unwrap().unwrap();
+        assert!(basic.critical && basic.value.ca);
+        assert_eq!(basic.value.path_len_constraint, None);
+        let usage = root.key_usage().unwrap().unwrap();
+        assert!(usage.critical);
+        assert_eq!(usage.value.to_string(), "Key Cert Sign, CRL Sign");
+        assert!(root.extended_key_usage().unwrap().is_none());
+        // Key usage, basic constraints, subject key identifier, alternative name.
+        assert_eq!(root.extensions().len(), 4);
+        root.verify_signature(None).unwrap();
+        ca.certificates()
+            .certificate()
+            .check(&trust_domain(), now())
+            .unwrap();
+        let signed = sign(&ca, &id(), &[], hours(1)).unwrap();
+        let bundle = Bundle::new(trust_domain(), [ca.certificates().root().clone()], 1).unwrap();
+        assert_eq!(verify_x509_svid(&signed.chain, &bundle, now()), Ok(id()));
+    }
+
+    #[test]
+    fn roots_have_distinct_names() {
+        let subjects =
+            [usual(), usual()].map(|ca| ca.certificates().certificate().subject().to_vec());
+        assert_ne!(subjects[0], subjects[1]);
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_issuer() {
+        let signed = sign(&usual(), &id(), &[], hours(500)).unwrap();
+        assert_eq!((signed.not_after, signed.capped), (hours(168), true));
+        let signed = sign(&usual(), &id(), &[], hours(168)).unwrap();
+        assert_eq!((signed.not_after, signed.capped), (hours(168), false));
+    }
+
+    #[test]
+    fn times_are_in_whole_seconds() {
+        let late = hours(1) + SignedDuration::from_millis(999);
+        let signed = sign(&usual(), &id(), &[], late).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
+        assert_eq!(signed.not_after, hours(1));
+        assert_eq!(leaf.validity().not_after.timestamp(), hours(1).as_second());
+        assert_eq!(
+            leaf.validity().not_before.timestamp(),
+            signed.not_before.as_second()
+        );
+    }
+
+    #[test]
+    fn refuses_what_can_have_no_certificate() {
+        let ca = usual();
+        assert_eq!(
+            sign(&ca, &id(), &[], hours(-1)),
+            Err(SignError::NoLifetime {
+                not_before: now(),
+                not_after: hours(-1)
+            })
+        );
+        let root_id: SpiffeId = "spiffe://example.org".parse().unwrap();
+        assert_eq!(
+            sign(&ca, &root_id, &[], hours(1)),
+            Err(SignError::IdWithoutPath { id: root_id })
+        );
+        for name in [String::new(), "zürich.example.org".into(), "a".repeat(254)] {
+            assert_eq!(
+                sign(&ca, &id(), std::slice::from_ref(&name), hours(1)),
+                Err(SignError::DnsName { name })
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let ca = usual();
+        let debug = format!("{ca:?}");
+        let pem = ca.key().to_pem();
+        let secret = pem.lines().nth(1).unwrap();
+        assert!(!debug.contains(secret) && debug.contains("PrivateKey("));
+    }
+}

@@ -264,3 +264,248 @@ fn check_by_signing(
         Err(source) => Err(ImportError::Verify { source }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, NameConstraints};
+
+    use super::*;
+    use crate::{
+        authority::fixtures::{
+            Foreign, NOW, ca_params, issued_by, key, now, root, secret, trust_domain, with_uri,
+        },
+        spiffe::verify_x509_svid,
+    };
+
+    fn import(data: &BTreeMap<String, Vec<u8>>) -> Result<CertificateAuthority, ImportError> {
+        CertificateAuthority::import(data, &trust_domain(), now())
+    }
+
+    fn only(ca: &Foreign) -> BTreeMap<String, Vec<u8>> {
+        secret(&[ca], ca.key(), &[])
+    }
+
+    fn error(data: &BTreeMap<String, Vec<u8>>) -> (ImportError, &'static str) {
+        let error = import(data).unwrap_err();
+        let reason = error.reason();
+        (error, reason)
+    }
+
+    fn below(constraint: BasicConstraints, name: &str) -> CertificateParams {
+        let mut params = ca_params(name);
+        params.is_ca = IsCa::Ca(constraint);
+        params
+    }
+
+    /// An X.509-SVID by `ca` verifies by its root alone; the chain has `length` certificates.
+    fn assert_signs(ca: &CertificateAuthority, length: usize) {
+        let id: SpiffeId = "spiffe://example.org/ns/a/sa/b".parse().unwrap();
+        let signed = ca
+            .sign(&SvidRequest {
+                id: &id,
+                dns_names: &[],
+                public_key: ca.key().public_key(),
+                not_before: now(),
+                not_after: now() + SignedDuration::from_hours(1),
+            })
+            .unwrap();
+        assert_eq!(signed.chain.len(), length);
+        let roots = [ca.certificates().root().clone()];
+        let bundle = Bundle::new(trust_domain(), roots, 1).unwrap();
+        assert_eq!(verify_x509_svid(&signed.chain, &bundle, now()), Ok(id));
+    }
+
+    #[test]
+    fn takes_a_self_signed_ca() {
+        let ca = root(with_uri(ca_params("root"), "spiffe://example.org"));
+        assert_signs(&import(&only(&ca)).unwrap(), 1);
+        // cert-manager repeats the root in ca.crt.
+        assert_signs(&import(&secret(&[&ca], ca.key(), &[&ca])).unwrap(), 1);
+    }
+
+    #[test]
+    fn takes_intermediates_in_any_order() {
+        let root = root(ca_params("root"));
+        let upper = issued_by(&root, below(BasicConstraints::Constrained(1), "upper"));
+        let lower = issued_by(&upper, below(BasicConstraints::Constrained(0), "lower"));
+        for (chain, roots) in [
+            (vec![&lower, &upper], vec![&root]),
+            (vec![&lower, &upper, &root], vec![]),
+            (vec![&lower, &root, &upper], vec![&root]),
+            (vec![&lower], vec![&root, &upper]),
+        ] {
+            let ca = import(&secret(&chain, lower.key(), &roots)).unwrap();
+            assert_signs(&ca, 3);
+            assert_eq!(ca.certificates().root(), root.der());
+        }
+    }
+
+    #[test]
+    fn takes_names_of_any_form() {
+        // Several attributes in one RDN, of several string types, as OpenSSL and Go write them.
+        let mut params = ca_params("root");
+        let dn = &mut params.distinguished_name;
+        dn.push(
+            rcgen::DnType::CountryName,
+            rcgen::DnValue::PrintableString("CH".try_into().unwrap()),
+        );
+        dn.push(
+            rcgen::DnType::OrganizationName,
+            rcgen::DnValue::TeletexString("Old".try_into().unwrap()),
+        );
+        let top = root(params);
+        let ca = issued_by(&top, ca_params("Zürich"));
+        assert_signs(&import(&secret(&[&ca], ca.key(), &[&top])).unwrap(), 2);
+    }
+
+    #[test]
+    fn says_which_entry_is_missing() {
+        let ca = root(ca_params("root"));
+        for key in ["tls.crt", "tls.key"] {
+            let mut data = only(&ca);
+            data.remove(key);
+            let missing = (ImportError::MissingEntry { key }, "SecretIncomplete");
+            assert_eq!(error(&data), missing);
+            data.insert(key.to_owned(), Vec::new());
+            assert_eq!(error(&data), missing);
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_pem() {
+        let ca = root(ca_params("root"));
+        for key in ["tls.crt", "ca.crt"] {
+            let mut data = only(&ca);
+            data.insert(key.to_owned(), b"not PEM".to_vec());
+            let source = PemError::NoCertificate;
+            assert_eq!(
+                error(&data),
+                (ImportError::Pem { key, source }, "InvalidCertificate")
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_keys_that_do_not_fit() {
+        let ca = root(ca_params("root"));
+        let other = secret(&[&ca], &key(), &[]);
+        assert_eq!(error(&other), (ImportError::KeyMismatch, "KeyMismatch"));
+        let mut none = only(&ca);
+        none.insert("tls.key".to_owned(), ca.pem().into_bytes());
+        let source = KeyError::Missing;
+        assert_eq!(error(&none), (ImportError::Key { source }, "InvalidKey"));
+    }
+
+    #[test]
+    fn refuses_certificates_that_may_not_sign() {
+        let mut leaf = ca_params("leaf");
+        leaf.is_ca = IsCa::ExplicitNoCa;
+        let mut no_usage = ca_params("no usage");
+        no_usage.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        let mut expired = ca_params("expired");
+        expired.not_after = time::OffsetDateTime::from_unix_timestamp(NOW - 1).unwrap();
+        let mut future = ca_params("future");
+        future.not_before = time::OffsetDateTime::from_unix_timestamp(NOW + 1).unwrap();
+        let second = |by| Timestamp::from_second(NOW + by).unwrap();
+        let uri = |uri| with_uri(ca_params("uri"), uri);
+        let other = |found: &str| CaCertificateError::OtherTrustDomain {
+            found: found.to_owned(),
+            expected: "spiffe://example.org".to_owned(),
+        };
+        for (params, source, reason) in [
+            (leaf, CaCertificateError::NotCa, "NotCA"),
+            (no_usage, CaCertificateError::NoCertificateSigning, "NotCA"),
+            (
+                expired,
+                CaCertificateError::Expired {
+                    not_after: second(-1),
+                },
+                "CertificateExpired",
+            ),
+            (
+                future,
+                CaCertificateError::NotYetValid {
+                    not_before: second(1),
+                },
+                "CertificateNotYetValid",
+            ),
+            (
+                uri("spiffe://other.org"),
+                other("spiffe://other.org"),
+                "OtherTrustDomain",
+            ),
+            (
+                uri("spiffe://example.org/a"),
+                other("spiffe://example.org/a"),
+                "OtherTrustDomain",
+            ),
+            (
+                with_uri(uri("spiffe://example.org"), "spiffe://example.org"),
+                CaCertificateError::SeveralUris,
+                "OtherTrustDomain",
+            ),
+        ] {
+            let ca = root(params);
+            assert_eq!(
+                error(&only(&ca)),
+                (ImportError::Certificate { source }, reason)
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_chains_that_do_not_reach_a_root() {
+        let top = root(ca_params("root"));
+        let ca = issued_by(&top, ca_params("ca"));
+        // Of the same name, but another key.
+        let impostor = root(ca_params("root"));
+        for roots in [vec![], vec![&impostor]] {
+            let (found, reason) = error(&secret(&[&ca], ca.key(), &roots));
+            let issuer = "CN=root".to_owned();
+            assert_eq!(found, ImportError::IssuerMissing { issuer });
+            assert_eq!(reason, "InvalidChain");
+        }
+    }
+
+    #[test]
+    fn refuses_chains_above_that_may_not_sign() {
+        let mut params = ca_params("root");
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(NOW - 1).unwrap();
+        let top = root(params);
+        let ca = issued_by(&top, ca_params("ca"));
+        let (found, reason) = error(&secret(&[&ca], ca.key(), &[&top]));
+        let source = CaCertificateError::Expired {
+            not_after: Timestamp::from_second(NOW - 1).unwrap(),
+        };
+        assert_eq!(found, ImportError::Chain { source });
+        assert_eq!(reason, "CertificateExpired");
+    }
+
+    #[test]
+    fn refuses_an_exhausted_path_length() {
+        let top = root(below(BasicConstraints::Constrained(0), "root"));
+        let ca = issued_by(&top, ca_params("ca"));
+        let data = secret(&[&ca], ca.key(), &[&top]);
+        let path_length = ImportError::PathLength {
+            allowed: 0,
+            count: 1,
+        };
+        assert_eq!(error(&data), (path_length, "InvalidChain"));
+    }
+
+    #[test]
+    fn refuses_name_constraints_that_forbid_svids() {
+        let mut params = ca_params("root");
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DirectoryName(
+                ca_params("other").distinguished_name,
+            )],
+            excluded_subtrees: Vec::new(),
+        });
+        let top = root(params);
+        let ca = issued_by(&top, ca_params("ca"));
+        let (found, reason) = error(&secret(&[&ca], ca.key(), &[&top]));
+        assert!(matches!(found, ImportError::Verify { .. }), "{found}");
+        assert_eq!(reason, "InvalidChain");
+    }
+}

@@ -8,18 +8,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
-use serde::{Deserialize, Serialize};
 
 use super::{
     AuthorityError, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority,
     KeyError, Ledger, PrivateKey, Record, Step,
+    journal_document::{Document, Entry, Times, record},
 };
 use crate::{
     api::AuthorityStatus,
     spiffe::{
-        Bundle, BundleError, CaCertificate, CaCertificateError, Fingerprint, KeyId, PemError,
-        TrustDomainName, pem,
+        Bundle, BundleError, CaCertificateError, Fingerprint, KeyId, PemError, TrustDomainName,
     },
 };
 
@@ -42,7 +40,7 @@ enum Material {
     /// A CA that signs or will.
     Signing(Arc<CertificateAuthority>),
     /// A CA that signs no more.
-    Retired(CaCertificates),
+    Retired(Box<CaCertificates>),
 }
 
 impl Material {
@@ -240,7 +238,7 @@ impl Journal {
             .filter_map(|record| {
                 let material = match known.remove(&record.fingerprint)? {
                     Material::Signing(ca) if !needs_key(record.state) => {
-                        Material::Retired(ca.certificates().clone())
+                        Material::Retired(Box::new(ca.certificates().clone()))
                     }
                     kept => kept,
                 };
@@ -343,104 +341,16 @@ pub enum JournalError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Document {
-    version: u32,
-    trust_domain: TrustDomainName,
-    sequence: u64,
-    authorities: Vec<Entry>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    /// For people; the certificate tells.
-    id: String,
-    state: AuthorityState,
-    origin: AuthorityOrigin,
-    prepared_at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    published_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    activated_at: Option<Timestamp>,
-    /// The CA's, those above it, the root.
-    certificates: String,
-}
-
-impl Entry {
-    fn of(record: &Record, certificates: &CaCertificates) -> Self {
-        Self {
-            id: record.key_id.to_string(),
-            state: record.state,
-            origin: record.origin,
-            prepared_at: record.prepared_at,
-            published_at: record.published_at,
-            activated_at: record.activated_at,
-            certificates: pem::encode_certificates(certificates.all()),
+impl JournalError {
+    /// A word for conditions, events and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::MissingKey { .. } => "JournalIncomplete",
+            Self::OtherTrustDomain { .. } => "OtherTrustDomain",
+            Self::Version { .. } => "JournalTooNew",
+            _ => "JournalUnreadable",
         }
-    }
-
-    fn certificates(&self) -> Result<CaCertificates, JournalError> {
-        let chain = pem::certificates(self.certificates.as_bytes())
-            .map_err(|source| JournalError::Pem { source })?;
-        let parse = |der: &CertificateDer<'static>| {
-            CaCertificate::parse(der.clone()).map_err(|source| JournalError::Certificate { source })
-        };
-        match chain.as_slice() {
-            [own, intermediates @ .., root] => {
-                parse(root)?;
-                Ok(CaCertificates::new(
-                    parse(own)?,
-                    intermediates.to_vec(),
-                    root.clone(),
-                ))
-            }
-            [root] => Ok(CaCertificates::new(parse(root)?, Vec::new(), root.clone())),
-            [] => Err(JournalError::Pem {
-                source: PemError::NoCertificate,
-            }),
-        }
-    }
-
-    fn record(&self, certificates: &CaCertificates) -> Record {
-        record(
-            certificates,
-            self.origin,
-            self.state,
-            Times {
-                prepared: self.prepared_at,
-                published: self.published_at,
-                activated: self.activated_at,
-            },
-        )
-    }
-}
-
-struct Times {
-    prepared: Timestamp,
-    published: Option<Timestamp>,
-    activated: Option<Timestamp>,
-}
-
-fn record(
-    certificates: &CaCertificates,
-    origin: AuthorityOrigin,
-    state: AuthorityState,
-    times: Times,
-) -> Record {
-    let certificate = certificates.certificate();
-    Record {
-        fingerprint: certificate.fingerprint().clone(),
-        root: Fingerprint::of(certificates.root()),
-        key_id: certificate.key_id().clone(),
-        origin,
-        state,
-        not_before: certificate.not_before(),
-        not_after: certificate.not_after(),
-        prepared_at: times.prepared,
-        published_at: times.published,
-        activated_at: times.activated,
     }
 }
 
@@ -450,7 +360,7 @@ fn read_material(
     data: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Material, JournalError> {
     if !needs_key(record.state) {
-        return Ok(Material::Retired(certificates));
+        return Ok(Material::Retired(Box::new(certificates)));
     }
     let id = || record.key_id.clone();
     let Some(pem) = data.get(&key_entry(record)) else {
@@ -470,4 +380,282 @@ fn needs_key(state: AuthorityState) -> bool {
 
 fn key_entry(record: &Record) -> String {
     format!("{}{KEY_SUFFIX}", record.fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::{
+        api::{CaKeyType, CaSubject},
+        authority::{
+            Authority, AuthoritySettings, PROPAGATION, RotationPolicy, SvidRequest, advance,
+            fixtures::{ca_params, issued_by, now, root, secret, trust_domain},
+        },
+        spiffe::verify_x509_svid,
+    };
+
+    fn settings(origin: AuthorityOrigin) -> AuthoritySettings {
+        AuthoritySettings {
+            policy: RotationPolicy {
+                origin,
+                propagation: PROPAGATION,
+            },
+            key_type: CaKeyType::EcP256,
+            ca_ttl: SignedDuration::from_hours(168),
+            subject: CaSubject::default(),
+        }
+    }
+
+    fn later(hours: i64) -> Timestamp {
+        now() + SignedDuration::from_hours(hours)
+    }
+
+    /// Written, and read again by another process.
+    fn restarted(journal: &Journal) -> Journal {
+        Journal::from_secret_data(&trust_domain(), &journal.to_secret_data()).unwrap()
+    }
+
+    fn published(journal: &Journal) -> BTreeSet<Fingerprint> {
+        journal.bundle().unwrap().fingerprints().collect()
+    }
+
+    /// One pass of a controller that then publishes.
+    fn pass(
+        journal: &Journal,
+        origin: AuthorityOrigin,
+        candidate: Option<&Arc<CertificateAuthority>>,
+        at: Timestamp,
+    ) -> Journal {
+        let done = advance(
+            journal,
+            &settings(origin),
+            &published(journal),
+            candidate,
+            at,
+        );
+        done.unwrap()
+            .map_or_else(|| journal.clone(), |advance| restarted(&advance.journal))
+    }
+
+    fn own(journal: &Journal, at: Timestamp) -> Journal {
+        pass(journal, AuthorityOrigin::SelfSigned, None, at)
+    }
+
+    fn states(journal: &Journal) -> Vec<&'static str> {
+        let records = journal.ledger().records().iter();
+        records.map(|record| record.state.as_str()).collect()
+    }
+
+    fn active() -> Journal {
+        own(&own(&Journal::new(trust_domain()), now()), now())
+    }
+
+    fn assert_signs(journal: &Journal, at: Timestamp) {
+        let authority = Authority::from_journal(journal).unwrap().unwrap();
+        let id = "spiffe://example.org/ns/a/sa/b".parse().unwrap();
+        let signed = authority.ca().sign(&SvidRequest {
+            id: &id,
+            dns_names: &[],
+            public_key: authority.ca().key().public_key(),
+            not_before: at,
+            not_after: at + SignedDuration::from_hours(1),
+        });
+        let chain = signed.unwrap().chain;
+        assert_eq!(verify_x509_svid(&chain, authority.bundle(), at), Ok(id));
+    }
+
+    #[test]
+    fn survives_a_restart_at_every_step_of_its_life() {
+        let journal = Journal::new(trust_domain());
+        assert!(Authority::from_journal(&journal).unwrap().is_none());
+        let journal = own(&journal, now());
+        assert_eq!(states(&journal), ["prepared"]);
+        assert!(journal.active().is_none());
+        let journal = own(&journal, now());
+        assert_eq!(states(&journal), ["active"]);
+        assert_signs(&journal, now());
+        let journal = own(&journal, later(85));
+        assert_eq!(states(&journal), ["active", "prepared"]);
+        let journal = own(&own(&journal, later(85)), later(141));
+        assert_eq!(states(&journal), ["old", "active"]);
+        assert_signs(&journal, later(141));
+        let sequence = journal.sequence();
+        let journal = own(&journal, later(168 + 25));
+        assert_eq!(states(&journal), ["active", "prepared"]);
+        assert!(journal.sequence() > sequence);
+    }
+
+    #[test]
+    fn old_authorities_keep_no_key() {
+        let keys = |journal: &Journal| {
+            let data = journal.to_secret_data();
+            data.keys().filter(|key| key.ends_with(KEY_SUFFIX)).count()
+        };
+        let journal = own(&own(&active(), later(85)), later(85));
+        assert_eq!(keys(&journal), 2);
+        let journal = own(&journal, later(141));
+        assert_eq!(states(&journal), ["old", "active"]);
+        assert_eq!(keys(&journal), 1);
+    }
+
+    #[test]
+    fn a_changed_secret_takes_over_and_back_again() {
+        let import = |name| {
+            let top = root(ca_params(name));
+            let ca = issued_by(&top, ca_params("ca"));
+            let data = secret(&[&ca], ca.key(), &[&top]);
+            Arc::new(CertificateAuthority::import(&data, &trust_domain(), now()).unwrap())
+        };
+        let [first, second] = ["first", "second"].map(import);
+        let pass = |journal: &Journal, ca, minutes| {
+            let at = now() + SignedDuration::from_mins(minutes);
+            pass(journal, AuthorityOrigin::Imported, Some(ca), at)
+        };
+        let signer = |journal: &Journal| {
+            let active = journal.active().unwrap();
+            active.certificates().certificate().fingerprint().clone()
+        };
+        let fingerprint =
+            |ca: &CertificateAuthority| ca.certificates().certificate().fingerprint().clone();
+        let journal = pass(&Journal::new(trust_domain()), &first, 0);
+        let journal = pass(&journal, &first, 0);
+        assert_eq!(signer(&journal), fingerprint(&first));
+        assert_signs(&journal, now());
+        let journal = pass(&pass(&journal, &second, 1), &second, 1);
+        assert_eq!(signer(&journal), fingerprint(&first));
+        let journal = pass(&journal, &second, 6);
+        assert_eq!(signer(&journal), fingerprint(&second));
+        assert_eq!(journal.bundle().unwrap().roots().count(), 2);
+        assert_signs(&journal, now());
+        let journal = pass(&pass(&journal, &first, 7), &first, 7);
+        let journal = pass(&journal, &first, 12);
+        assert_eq!(signer(&journal), fingerprint(&first));
+        assert_eq!(states(&journal), ["old", "active"]);
+        assert_signs(&journal, now());
+    }
+
+    #[test]
+    fn status_lists_the_newest_first() {
+        let journal = own(&active(), later(85));
+        let status = journal.status();
+        let words: Vec<_> = status.iter().map(|a| a.state.as_str()).collect();
+        assert_eq!(words, ["prepared", "active"]);
+        assert_eq!(status[1].not_after, later(168).to_string());
+        assert_eq!(status[1].id.len(), 40);
+    }
+
+    #[test]
+    fn taints_and_revokes_old_authorities_only() {
+        let journal = own(&own(&own(&active(), later(85)), later(85)), later(141));
+        let ids: Vec<_> = journal
+            .ledger()
+            .records()
+            .iter()
+            .map(|r| r.key_id.clone())
+            .collect();
+        let refused = journal.clone().taint(&ids[1]).unwrap_err();
+        assert_eq!(refused, AuthorityError::StillSigns);
+        let journal = restarted(&journal.taint(&ids[0]).unwrap());
+        assert_eq!(states(&journal), ["tainted", "active"]);
+        let journal = restarted(&journal.revoke(&ids[0]).unwrap());
+        assert_eq!(journal.bundle().unwrap().roots().count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_due_twice() {
+        let journal = active();
+        let settings = settings(AuthorityOrigin::SelfSigned);
+        let again = advance(&journal, &settings, &published(&journal), None, now());
+        assert!(again.unwrap().is_none());
+    }
+
+    fn read(data: &BTreeMap<String, Vec<u8>>) -> JournalError {
+        Journal::from_secret_data(&trust_domain(), data).unwrap_err()
+    }
+
+    /// The data of a journal with its document changed.
+    fn with_document(change: impl FnOnce(&mut serde_json::Value)) -> BTreeMap<String, Vec<u8>> {
+        let mut data = active().to_secret_data();
+        let mut document = serde_json::from_slice(&data[DOCUMENT]).unwrap();
+        change(&mut document);
+        data.insert(DOCUMENT.to_owned(), document.to_string().into_bytes());
+        data
+    }
+
+    #[test]
+    fn refuses_a_damaged_document() {
+        assert_eq!(read(&BTreeMap::new()), JournalError::Missing);
+        for text in ["", "{}", "[1]", "{\"version\":1}"] {
+            let data = BTreeMap::from([(DOCUMENT.to_owned(), text.as_bytes().to_vec())]);
+            assert!(
+                matches!(read(&data), JournalError::Malformed { .. }),
+                "{text}"
+            );
+        }
+        let data = with_document(|document| document["version"] = 2.into());
+        assert_eq!(read(&data), JournalError::Version { version: 2 });
+        let data = with_document(|document| document["trustDomain"] = "other.org".into());
+        let found = "other.org".parse().unwrap();
+        assert_eq!(read(&data), JournalError::OtherTrustDomain { found });
+        let data = with_document(|document| {
+            document["authorities"][0]["certificates"] = "none".into();
+        });
+        let source = PemError::NoCertificate;
+        assert_eq!(read(&data), JournalError::Pem { source });
+        let data = with_document(|document| {
+            let der = crate::spiffe::pem::encode("CERTIFICATE", &[1, 2, 3]);
+            document["authorities"][0]["certificates"] = der.into();
+        });
+        let source = CaCertificateError::Malformed;
+        assert_eq!(read(&data), JournalError::Certificate { source });
+        let data = with_document(|document| {
+            let authorities = document["authorities"].as_array_mut().unwrap();
+            authorities.push(authorities[0].clone());
+        });
+        assert!(matches!(read(&data), JournalError::Repeated { .. }));
+    }
+
+    #[test]
+    fn refuses_two_active_authorities() {
+        let mut data = own(&active(), later(85)).to_secret_data();
+        let document = String::from_utf8(data[DOCUMENT].clone()).unwrap();
+        let document = document.replace("\"prepared\"", "\"active\"");
+        data.insert(DOCUMENT.to_owned(), document.into_bytes());
+        let state = AuthorityState::Active;
+        assert_eq!(read(&data), JournalError::Several { state });
+    }
+
+    #[test]
+    fn refuses_missing_and_wrong_keys() {
+        let data = active().to_secret_data();
+        let entry = data.keys().find(|key| key.ends_with(KEY_SUFFIX)).unwrap();
+        let mut missing = data.clone();
+        missing.remove(entry);
+        assert!(matches!(read(&missing), JournalError::MissingKey { .. }));
+        let other = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        for (key, wrong) in [
+            (b"garbage".to_vec(), false),
+            (other.to_pem().as_bytes().to_vec(), true),
+        ] {
+            let mut data = data.clone();
+            data.insert(entry.clone(), key);
+            let error = read(&data);
+            assert_eq!(matches!(error, JournalError::KeyMismatch { .. }), wrong);
+            assert_eq!(matches!(error, JournalError::Key { .. }), !wrong);
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let journal = active();
+        let pem = journal.active().unwrap().key().to_pem();
+        let secret = pem.lines().nth(1).unwrap();
+        assert!(!format!("{journal:?}").contains(secret));
+        let document = &journal.to_secret_data()[DOCUMENT];
+        assert!(!String::from_utf8_lossy(document).contains(secret));
+    }
 }

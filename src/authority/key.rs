@@ -222,3 +222,100 @@ pub enum KeyError {
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spiffe::KeyKind;
+
+    const P256: &str = "-----BEGIN PRIVATE KEY-----";
+
+    fn read(pem: &str) -> Result<KeyKind, KeyError> {
+        PrivateKey::from_pem(pem.as_bytes()).map(|key| key.public_key().kind())
+    }
+
+    /// SEC 1 or PKCS #1, by the openssl library's own coding.
+    fn older_forms() -> (String, String) {
+        use aws_lc_rs::encoding::EcPrivateKeyRfc5915Der;
+        let ecdsa = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
+        let sec1: EcPrivateKeyRfc5915Der<'_> = ecdsa.private_key().as_der().unwrap();
+        let rsa = PrivateKey::generate(CaKeyType::Rsa2048).unwrap();
+        // PKCS #8 wraps PKCS #1 in an octet string that reaches to its end.
+        let pkcs1 = rsa.pkcs8.get(26..).unwrap();
+        (
+            encode("EC PRIVATE KEY", sec1.as_ref()),
+            encode("RSA PRIVATE KEY", pkcs1),
+        )
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        for (key_type, kind) in [
+            (CaKeyType::EcP256, KeyKind::EcP256),
+            (CaKeyType::EcP384, KeyKind::EcP384),
+            (CaKeyType::Rsa2048, KeyKind::Rsa { bits: 2048 }),
+            (CaKeyType::Rsa4096, KeyKind::Rsa { bits: 4096 }),
+        ] {
+            let key = PrivateKey::generate(key_type).unwrap();
+            let again = PrivateKey::from_pem(key.to_pem().as_bytes()).unwrap();
+            assert_eq!(again.public_key(), key.public_key());
+            assert_eq!(again.public_key().kind(), kind);
+            assert_eq!(again.pkcs8, key.pkcs8);
+            let algorithm = again.algorithm();
+            assert_eq!(algorithm, key.algorithm());
+        }
+    }
+
+    #[test]
+    fn reads_the_weirdest_files() {
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        let pem = key.to_pem();
+        let parameters =
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        for text in [
+            pem.replace('\n', "\r\n"),
+            format!("\u{feff}{}", *pem),
+            format!("Key Attributes: <No Attributes>\n{}garbage after it", *pem),
+            format!("{parameters}{}", *pem),
+            format!("{}{}", encode("CERTIFICATE", &[1; 30]), *pem),
+        ] {
+            assert_eq!(read(&text), Ok(KeyKind::EcP256), "{text}");
+        }
+        let (sec1, pkcs1) = older_forms();
+        assert_eq!(read(&format!("{parameters}{sec1}")), Ok(KeyKind::EcP384));
+        assert_eq!(read(&pkcs1), Ok(KeyKind::Rsa { bits: 2048 }));
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_file() {
+        let pem = PrivateKey::generate(CaKeyType::EcP256).unwrap().to_pem();
+        let encrypted = pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        let older = pem.replace(
+            P256,
+            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED",
+        );
+        let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        for (text, error) in [
+            (String::new(), KeyError::Missing),
+            (encode("CERTIFICATE", &[1; 30]), KeyError::Missing),
+            (encrypted, KeyError::Encrypted),
+            (older, KeyError::Encrypted),
+            (format!("{}{}", *pem, *pem), KeyError::Several),
+            (pem[..pem.len() - 20].to_owned(), KeyError::Malformed),
+            (encode("PRIVATE KEY", &[1; 30]), KeyError::Unsupported),
+            (
+                encode("PRIVATE KEY", ed25519.serialized_der()),
+                KeyError::Unsupported,
+            ),
+        ] {
+            assert_eq!(read(&text), Err(error), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        let id = key.public_key().key_id();
+        assert_eq!(format!("{key:?}"), format!("PrivateKey({id})"));
+    }
+}

@@ -3,20 +3,24 @@
 //! Everything here is pure: no I/O, no clock, no Kubernetes. Time, what is published and what a
 //! Secret holds come in as arguments; keys and serial numbers alone are drawn from the operating
 //! system's randomness. Who reads and writes the Secret, publishes the bundle and calls
-//! [`advance`] is in the controllers.
+//! [`advance()`] is in the controllers.
 //!
 //! - [`CertificateAuthority`]: a CA that signs. [`import`]: one that somebody else made.
 //! - [`next_step`]: the state machine of rotation. [`Journal`]: its durable form, with the keys.
 //! - [`Authority`]: what a signer needs of a journal.
 //!
 //! The order that makes rotation safe: write the journal, then publish its bundle, then confirm
-//! that to [`advance`]; a CA becomes active only in a journal written after that.
+//! that to [`advance()`]; a CA becomes active only in a journal written after that.
 
 mod advance;
 mod certificate_authority;
+#[cfg(test)]
+mod fixtures;
 pub mod import;
 mod journal;
+mod journal_document;
 mod key;
+mod ledger;
 mod pod_certificate_times;
 mod rotation;
 #[cfg(test)]
@@ -31,13 +35,11 @@ pub use certificate_authority::{
 pub use import::ImportError;
 pub use journal::{DOCUMENT, Journal, JournalError};
 pub use key::{KeyError, PrivateKey};
+pub use ledger::{AuthorityError, AuthorityOrigin, AuthorityState, Ledger, Record, Step};
 pub use pod_certificate_times::{
     BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
 };
-pub use rotation::{
-    AuthorityError, AuthorityOrigin, AuthorityState, Ledger, Observed, PROPAGATION, Record,
-    RotationPolicy, Step, next_step,
-};
+pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
 
 use crate::spiffe::{Bundle, BundleError};
 

@@ -14,9 +14,9 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use crate::spiffe::{Fingerprint, KeyId};
+use super::{AuthorityOrigin, AuthorityState, Ledger, Record, Step};
+use crate::spiffe::Fingerprint;
 
 /// How long a new root is in the published bundle before its CA takes over from one that still can
 /// sign. The kubelet refreshes the bundles in pods every one to two minutes.
@@ -28,96 +28,6 @@ const PREPARE: (i32, SignedDuration) = (2, SignedDuration::from_hours(30 * 24));
 const ACTIVATE: (i32, SignedDuration) = (6, SignedDuration::from_hours(7 * 24));
 /// How long the root of an expired CA stays in the bundle (SPIRE).
 const PRUNE_AFTER: SignedDuration = SignedDuration::from_hours(24);
-/// A CA that begins further in the future than this was made while the clock was wrong.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
-
-/// Where a CA is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthorityState {
-    /// To be published; has not signed, or not since it was old.
-    Prepared,
-    /// Signs.
-    Active,
-    /// Signs no longer; its root stays in the bundle.
-    Old,
-    /// As old, and what it signed is to be replaced.
-    Tainted,
-}
-
-impl AuthorityState {
-    /// The word for status and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Active => "active",
-            Self::Old => "old",
-            Self::Tainted => "tainted",
-        }
-    }
-}
-
-/// Where a CA comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum AuthorityOrigin {
-    /// We make them.
-    SelfSigned,
-    /// Somebody else makes them and puts them into a Secret.
-    Imported,
-}
-
-/// What rotation needs to know of a CA.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Of the CA's certificate.
-    pub fingerprint: Fingerprint,
-    /// Of the root's certificate, by which publication is confirmed.
-    pub root: Fingerprint,
-    /// Of the CA's key: the authority's ID for people. A renewed certificate may keep it.
-    pub key_id: KeyId,
-    /// Where it comes from.
-    pub origin: AuthorityOrigin,
-    /// Where it is in its life.
-    pub state: AuthorityState,
-    /// Start of its validity.
-    pub not_before: Timestamp,
-    /// End of its validity.
-    pub not_after: Timestamp,
-    /// When it got here.
-    pub prepared_at: Timestamp,
-    /// When its root was first seen in the published bundle.
-    pub published_at: Option<Timestamp>,
-    /// When it began to sign.
-    pub activated_at: Option<Timestamp>,
-}
-
-impl Record {
-    /// Whether signatures at `now` would verify.
-    fn is_valid(&self, now: Timestamp) -> bool {
-        now < self.not_after && !self.begins_after(now)
-    }
-
-    fn begins_after(&self, now: Timestamp) -> bool {
-        now.duration_until(self.not_before) > CLOCK_TOLERANCE
-    }
-
-    /// Whether less than the given part of the lifetime is left, or less than the most that is
-    /// ever waited for.
-    fn is_within(&self, (part, most): (i32, SignedDuration), now: Timestamp) -> bool {
-        let lifetime = self.not_before.duration_until(self.not_after);
-        now.duration_until(self.not_after) < (lifetime / part).min(most)
-    }
-}
-
-/// The CAs of a trust domain, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    pub(super) records: Vec<Record>,
-    pub(super) sequence: u64,
-}
-
 /// What is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationPolicy {
@@ -138,53 +48,6 @@ pub struct Observed<'a> {
     pub candidate: Option<(&'a Fingerprint, Timestamp)>,
 }
 
-/// A change of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// This one signs from now on; the one before is old.
-    Activate {
-        /// The CA.
-        fingerprint: Fingerprint,
-    },
-    /// Its root is in the published bundle.
-    ConfirmPublished {
-        /// The CA.
-        fingerprint: Fingerprint,
-    },
-    /// It is prepared and not needed. It is forgotten, or is old again if it has ever signed.
-    Discard {
-        /// The CA.
-        fingerprint: Fingerprint,
-    },
-    /// Make a new CA and prepare it.
-    Generate,
-    /// Prepare the CA of the Secret.
-    Import {
-        /// The CA.
-        fingerprint: Fingerprint,
-    },
-    /// It expired a day ago.
-    Prune {
-        /// The CA.
-        fingerprint: Fingerprint,
-    },
-}
-
-/// Why an authority is neither tainted nor revoked. As in SPIRE, what may still sign cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AuthorityError {
-    /// Only tainted authorities are revoked.
-    #[error("the authority is not tainted; taint it first, and let workloads get new certificates")]
-    NotTainted,
-    /// It signs or is about to.
-    #[error("the authority is active or prepared; wait until another one has taken over")]
-    StillSigns,
-    /// No such authority.
-    #[error("there is no such authority")]
-    Unknown,
-}
-
 /// The next step to take, or none if all is as it should be.
 #[must_use]
 pub fn next_step(
@@ -203,149 +66,6 @@ pub fn next_step(
         .or_else(|| decision.confirm())
         .or_else(|| decision.activate())
         .or_else(|| decision.prepare())
-}
-
-impl Ledger {
-    /// The CAs, oldest first.
-    #[must_use]
-    pub fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    /// Grows with every change of the bundle.
-    #[must_use]
-    pub fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    /// The CA that signs.
-    #[must_use]
-    pub fn active(&self) -> Option<&Record> {
-        self.in_state(AuthorityState::Active)
-    }
-
-    /// The ledger after `step`. [`Step::Generate`] and [`Step::Import`] need a CA, and are carried
-    /// out by [`Self::with_prepared`].
-    #[must_use]
-    pub fn after(mut self, step: &Step, now: Timestamp) -> Self {
-        match step {
-            Step::Activate { fingerprint } => self.activate(fingerprint, now),
-            Step::ConfirmPublished { fingerprint } => {
-                if let Some(record) = self.find_mut(fingerprint) {
-                    record.published_at = Some(now);
-                }
-            }
-            Step::Discard { fingerprint } => self.discard(fingerprint),
-            Step::Prune { fingerprint } => {
-                self.remove(|record| record.fingerprint == *fingerprint);
-            }
-            Step::Generate | Step::Import { .. } => {}
-        }
-        self
-    }
-
-    /// The ledger with another CA to publish, the newest. One that is known already begins anew,
-    /// but it is not forgotten that it has signed.
-    #[must_use]
-    pub fn with_prepared(mut self, record: Record) -> Self {
-        let activated_at = self
-            .find(&record.fingerprint)
-            .and_then(|known| known.activated_at);
-        self.records
-            .retain(|known| known.fingerprint != record.fingerprint);
-        self.records.push(Record {
-            state: AuthorityState::Prepared,
-            published_at: None,
-            activated_at,
-            ..record
-        });
-        self.sequence += 1;
-        self
-    }
-
-    /// Marks the old CAs with the key `key_id`: their leaves are to be replaced.
-    ///
-    /// # Errors
-    /// When there is none, or one of them may still sign.
-    pub fn taint(mut self, key_id: &KeyId) -> Result<Self, AuthorityError> {
-        self.check_retired(key_id)?;
-        for record in self.records.iter_mut().filter(|r| r.key_id == *key_id) {
-            record.state = AuthorityState::Tainted;
-        }
-        self.sequence += 1;
-        Ok(self)
-    }
-
-    /// Drops the tainted CAs with the key `key_id`. A root goes with its last CA.
-    ///
-    /// # Errors
-    /// When there is none, one of them may still sign, or is not tainted.
-    pub fn revoke(mut self, key_id: &KeyId) -> Result<Self, AuthorityError> {
-        self.check_retired(key_id)?;
-        let mut same_key = self.records.iter().filter(|r| r.key_id == *key_id);
-        if same_key.any(|record| record.state != AuthorityState::Tainted) {
-            return Err(AuthorityError::NotTainted);
-        }
-        self.remove(|record| record.key_id == *key_id);
-        Ok(self)
-    }
-
-    fn activate(&mut self, fingerprint: &Fingerprint, now: Timestamp) {
-        for record in &mut self.records {
-            if record.fingerprint == *fingerprint {
-                record.state = AuthorityState::Active;
-                record.activated_at = Some(now);
-            } else if record.state == AuthorityState::Active {
-                record.state = AuthorityState::Old;
-            }
-        }
-    }
-
-    /// A root under which leaves may live stays in the bundle.
-    fn discard(&mut self, fingerprint: &Fingerprint) {
-        match self.find_mut(fingerprint) {
-            Some(record) if record.activated_at.is_some() => record.state = AuthorityState::Old,
-            _ => self.remove(|record| record.fingerprint == *fingerprint),
-        }
-    }
-
-    fn remove(&mut self, unwanted: impl Fn(&Record) -> bool) {
-        let before = self.records.len();
-        self.records.retain(|record| !unwanted(record));
-        if self.records.len() != before {
-            self.sequence += 1;
-        }
-    }
-
-    fn check_retired(&self, key_id: &KeyId) -> Result<(), AuthorityError> {
-        let mut states = self
-            .records
-            .iter()
-            .filter(|record| record.key_id == *key_id)
-            .map(|record| record.state)
-            .peekable();
-        if states.peek().is_none() {
-            return Err(AuthorityError::Unknown);
-        }
-        if states.any(|s| matches!(s, AuthorityState::Active | AuthorityState::Prepared)) {
-            return Err(AuthorityError::StillSigns);
-        }
-        Ok(())
-    }
-
-    fn in_state(&self, state: AuthorityState) -> Option<&Record> {
-        self.records.iter().find(|record| record.state == state)
-    }
-
-    fn find(&self, fingerprint: &Fingerprint) -> Option<&Record> {
-        self.records.iter().find(|r| r.fingerprint == *fingerprint)
-    }
-
-    fn find_mut(&mut self, fingerprint: &Fingerprint) -> Option<&mut Record> {
-        self.records
-            .iter_mut()
-            .find(|record| record.fingerprint == *fingerprint)
-    }
 }
 
 struct Decision<'a> {
@@ -454,6 +174,7 @@ impl Decision<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{authority::AuthorityError, spiffe::KeyId};
 
     const START: i64 = 1_800_000_000;
     const DAY: i64 = 24 * 3600;
@@ -568,14 +289,14 @@ mod tests {
             .after(&confirm, at(4 * DAY + 2));
         let sixth = 8 * DAY - 8 * DAY / 6;
         assert_eq!(step_at(&ledger, OWN, sixth, &["a", "b"], None), None);
-        let activate = Some(Step::Activate { fingerprint });
+        let activate = Step::Activate { fingerprint };
         assert_eq!(
             step_at(&ledger, OWN, sixth + 1, &["a", "b"], None),
-            activate
+            Some(activate.clone())
         );
         // Not while its root has gone missing from the bundle.
         assert_eq!(step_at(&ledger, OWN, sixth + 1, &["a"], None), None);
-        let ledger = ledger.after(&activate.unwrap(), at(sixth + 1));
+        let ledger = ledger.after(&activate, at(sixth + 1));
         assert_eq!(ledger.records()[0].state, AuthorityState::Old);
         assert_eq!(
             step_at(&ledger, OWN, 9 * DAY, &[], None),

@@ -48,6 +48,8 @@ struct World {
     ever_published: BTreeSet<Fingerprint>,
     ever_revoked: BTreeSet<KeyId>,
     secret: Option<Record>,
+    /// Whether there ever was an active CA.
+    has_signed: bool,
     leaves: Vec<Leaf>,
     /// How often each thing happened, to see that all did.
     counts: BTreeMap<&'static str, u32>,
@@ -77,6 +79,7 @@ impl World {
             ever_published: BTreeSet::new(),
             ever_revoked: BTreeSet::new(),
             secret: None,
+            has_signed: false,
             leaves: Vec::new(),
             counts: BTreeMap::new(),
             made: 0,
@@ -113,7 +116,7 @@ impl World {
     fn pass(&mut self, operator: usize, faults: bool) {
         let fault = |random: &mut StdRng, chance| faults && random.random_bool(chance);
         let stale = fault(&mut self.random, 0.3);
-        let (before, version) = match self.caches[operator].take() {
+        let (before, mut version) = match self.caches[operator].take() {
             Some(cache) if stale => cache,
             _ => (self.stored.ledger.clone(), self.stored.version),
         };
@@ -129,6 +132,7 @@ impl World {
                 ledger: after.clone(),
                 version: version + 1,
             };
+            version += 1;
         }
         if fault(&mut self.random, 0.1) {
             return self.count("crash after the write");
@@ -137,7 +141,7 @@ impl World {
         if fault(&mut self.random, 0.1) {
             return self.count("crash after publishing");
         }
-        self.caches[operator] = Some((after, self.stored.version));
+        self.caches[operator] = Some((after, version));
     }
 
     fn advance(&mut self, before: &Ledger) -> Ledger {
@@ -276,6 +280,7 @@ impl World {
                 });
                 if let Some(old) = old.cloned() {
                     self.secret = Some(old);
+                    self.policy.origin = AuthorityOrigin::Imported;
                     self.count("reinstate");
                 }
             }
@@ -298,7 +303,11 @@ impl World {
     fn check(&mut self) {
         let now = self.now;
         self.leaves.retain(|leaf| now < leaf.not_after);
-        let stored = roots(&self.stored.ledger);
+        let stored = if self.leaves.is_empty() {
+            BTreeSet::new()
+        } else {
+            roots(&self.stored.ledger)
+        };
         for leaf in &self.leaves {
             let revoked = self.ever_revoked.contains(&leaf.key_id);
             assert!(
@@ -323,9 +332,9 @@ impl World {
         };
         assert!(in_state(AuthorityState::Active) <= 1);
         assert!(in_state(AuthorityState::Prepared) <= 1);
-        if !self.ever_published.is_empty() && self.counts.contains_key("activate") {
-            assert_eq!(in_state(AuthorityState::Active), 1, "nobody signs any more");
-        }
+        let signs = in_state(AuthorityState::Active) == 1;
+        assert!(signs || !self.has_signed, "nobody signs any more");
+        self.has_signed |= signs;
     }
 
     /// Passes without faults, minutes apart, after which there is a CA that signs.
@@ -351,7 +360,9 @@ impl World {
             let step = match self.random.random_range(0..100) {
                 0 => self.random.random_range(0..2 * self.ca_ttl),
                 1..10 => self.random.random_range(0..=self.ca_ttl / 4),
-                _ => self.random.random_range(0..=(self.ca_ttl / 20).max(HOUR)),
+                _ => self
+                    .random
+                    .random_range(0..=(self.ca_ttl / 12).max(6 * HOUR)),
             };
             self.now += step;
             match self.random.random_range(0..100) {
@@ -364,7 +375,16 @@ impl World {
                 88..91 => self.skew = 0,
                 91..93 => self.caches = [None, None],
                 93..95 => self.command(),
-                95..97 => self.change_secret(),
+                95..97 => {
+                    self.change_secret();
+                    while self.random.random_bool(0.6) {
+                        self.pass(0, true);
+                        self.check();
+                        self.now += self.random.random_range(0..600);
+                        self.issue();
+                        self.change_secret();
+                    }
+                }
                 _ => self.settle(),
             }
             self.check();
@@ -379,7 +399,7 @@ fn roots(ledger: &Ledger) -> BTreeSet<Fingerprint> {
 #[test]
 fn ten_years_of_faults_break_no_promise() {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for seed in 0..60 {
+    for seed in 0..12 {
         let mut world = World::new(seed);
         println!("seed {seed}, CA lifetime {} h", world.ca_ttl / HOUR);
         world.live();
@@ -413,16 +433,20 @@ fn a_steady_operator_never_shortens_a_certificate() {
     for ca_ttl in [6 * HOUR, 7 * DAY, 90 * DAY] {
         let mut world = World::new(0);
         world.ca_ttl = ca_ttl;
+        let tick = ca_ttl / 2000;
         let mut activations = BTreeSet::new();
         while world.now < START + 8 * ca_ttl {
             world.pass(0, false);
             if let Some(active) = world.stored.ledger.active() {
                 let left = active.not_after.as_second() - world.now;
                 let most = (ca_ttl / 6).min(7 * DAY);
-                assert!(left >= most - 60, "{left} s left under a CA of {ca_ttl} s");
+                assert!(
+                    left >= most - 2 * tick,
+                    "{left} s left under a CA of {ca_ttl} s"
+                );
                 activations.insert(active.fingerprint.clone());
             }
-            world.now += 30;
+            world.now += tick;
             world.check();
         }
         assert!(activations.len() >= 8, "{}", activations.len());

@@ -18,8 +18,6 @@ const MIN_POD_CERTIFICATE_TTL: Duration = Duration::from_secs(3600);
 pub struct DomainSettings {
     /// The trust domain.
     pub trust_domain: TrustDomainName,
-    /// What the registry needs to know.
-    pub registration: registration::Settings,
     /// Who signs.
     pub authority: AuthoritySource,
     /// Key type of the CA.
@@ -119,8 +117,8 @@ impl DomainSettings {
             },
             None => default_signer_name(&trust_domain),
         };
+        registration::Settings::parse(spec)?;
         Ok(Self {
-            registration: registration::Settings::parse(spec)?,
             trust_domain,
             authority: spec.authority.clone(),
             key_type: spec.key_type,

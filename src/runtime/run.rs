@@ -21,7 +21,7 @@ use crate::runtime::context::Context;
 use crate::runtime::events::Recorder;
 use crate::runtime::health::Health;
 use crate::runtime::http::{Endpoints, serve};
-use crate::runtime::leader;
+use crate::runtime::leader::{self, Leadership};
 use crate::runtime::logging::LogControl;
 use crate::runtime::metrics::Metrics;
 
@@ -88,6 +88,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
 
+    // Services end by themselves at shutdown; the other tasks are dropped.
+    let mut services = JoinSet::new();
     let mut tasks = JoinSet::new();
     let health = Health::default();
     let metrics = Arc::new(Metrics::new());
@@ -96,7 +98,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let endpoints = Endpoints { health: health.clone(), metrics: Arc::clone(&metrics), logs };
     let serving = serve(listener, endpoints, shutdown.clone());
-    tasks.spawn(async move {
+    services.spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "HTTP endpoints ended");
         }
@@ -112,7 +114,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         leading,
         shutdown.clone(),
     );
-    tasks.spawn(competing);
+    services.spawn(competing);
+    tasks.spawn(report_leadership(Arc::clone(&metrics), leadership.clone()));
     let (discovered, certificates_api) = watch::channel(None);
     tasks.spawn(discover(client.clone(), discovered));
 
@@ -131,8 +134,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     shutdown.cancelled().await;
     tracing::info!("stopping");
-    if tokio::time::timeout(GRACE, finish(tasks)).await.is_err() {
-        tracing::warn!("some tasks did not end in time");
+    tasks.shutdown().await;
+    let ended = async { while services.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, ended).await.is_err() {
+        tracing::warn!("the Lease or open HTTP connections did not end in time");
     }
     Ok(())
 }
@@ -152,14 +157,14 @@ fn stop_on_signals(shutdown: CancellationToken) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Waits for the tasks that end by themselves at shutdown, and drops the others.
-async fn finish(mut tasks: JoinSet<()>) {
-    // The Lease is given up, and open HTTP requests end, within moments.
-    let _ = tokio::time::timeout(Duration::from_secs(3), async {
-        while tasks.join_next().await.is_some() {}
-    })
-    .await;
-    tasks.shutdown().await;
+/// Keeps the metric that says who leads.
+async fn report_leadership(metrics: Arc<Metrics>, mut leadership: Leadership) {
+    loop {
+        metrics.set_leader(*leadership.borrow_and_update());
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Keeps `found` current: the API server may be upgraded while the operator runs.

@@ -290,7 +290,7 @@ fn encoded(bytes: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Without leading zeros (RFC 7518 §2, Base64urlUInt).
+/// Without leading zeros (RFC 7518 §2, `Base64urlUInt`).
 fn unsigned(big_endian: &[u8]) -> String {
     let zeros = big_endian.iter().take_while(|byte| **byte == 0).count();
     encoded(big_endian.get(zeros..).unwrap_or_default())
@@ -299,4 +299,150 @@ fn unsigned(big_endian: &[u8]) -> String {
 fn render(document: &Document) -> String {
     // Strings and numbers only: this cannot fail.
     serde_json::to_string_pretty(document).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    fn root(algorithm: &'static rcgen::SignatureAlgorithm) -> CertificateDer<'static> {
+        let key = if *algorithm == rcgen::PKCS_RSA_SHA256 {
+            KeyPair::generate_rsa_for(algorithm, rcgen::RsaKeySize::_2048)
+        } else {
+            KeyPair::generate_for(algorithm)
+        };
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&key.unwrap()).unwrap().der().clone()
+    }
+
+    fn name() -> TrustDomainName {
+        "example.org".parse().unwrap()
+    }
+
+    fn some_roots() -> Vec<CertificateDer<'static>> {
+        [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ECDSA_P521_SHA512,
+            &rcgen::PKCS_ED25519,
+            &rcgen::PKCS_RSA_SHA256,
+        ]
+        .map(root)
+        .into()
+    }
+
+    #[test]
+    fn the_document_follows_the_specification() {
+        let roots = some_roots();
+        let bundle = Bundle::new(name(), roots.clone(), 7).unwrap();
+        let document: serde_json::Value =
+            serde_json::from_str(&bundle.with_refresh_hint(300).to_document()).unwrap();
+        assert_eq!(document["spiffe_sequence"], 7);
+        assert_eq!(document["spiffe_refresh_hint"], 300);
+        let keys = document["keys"].as_array().unwrap();
+        assert_eq!(keys.len(), roots.len());
+        let length = |value: &serde_json::Value| {
+            let bytes = BASE64_URL_SAFE_NO_PAD.decode(value.as_str().unwrap());
+            bytes.unwrap().len()
+        };
+        for (key, (root, (kty, crv, sizes))) in keys.iter().zip(roots.iter().zip([
+            ("EC", "P-256", vec![("x", 32), ("y", 32)]),
+            ("EC", "P-384", vec![("x", 48), ("y", 48)]),
+            ("EC", "P-521", vec![("x", 66), ("y", 66)]),
+            ("OKP", "Ed25519", vec![("x", 32)]),
+            ("RSA", "", vec![("n", 256), ("e", 3)]),
+        ])) {
+            assert_eq!(key["use"], "x509-svid");
+            assert_eq!(key["kty"], kty);
+            assert_eq!(key["crv"].as_str().unwrap_or_default(), crv);
+            assert_eq!(
+                key["x5c"],
+                serde_json::json!([BASE64_STANDARD.encode(root)])
+            );
+            for (parameter, size) in sizes {
+                assert_eq!(length(&key[parameter]), size, "{kty} {crv} {parameter}");
+            }
+        }
+    }
+
+    #[test]
+    fn x509_roots_are_not_offered_as_jwt_keys() {
+        let bundle = Bundle::new(name(), some_roots(), 7).unwrap();
+        let jwks: serde_json::Value = serde_json::from_str(&bundle.to_jwks()).unwrap();
+        assert_eq!(jwks, serde_json::json!({"keys": []}));
+    }
+
+    #[test]
+    fn keys_of_other_uses_and_unknown_members_are_passed_over() {
+        let document = br#"{"keys": [{"use": "jwt-svid", "kty": "EC", "kid": "a", "x": "AA"},
+            {"use": "wit-svid", "kty": "new"}, {"kty": "EC"}], "spiffe_sequence": 3, "new": {}}"#;
+        let bundle = Bundle::from_document(name(), document).unwrap();
+        assert_eq!((bundle.roots().count(), bundle.sequence()), (0, 3));
+        assert_eq!(bundle.refresh_hint(), None);
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_document() {
+        let read = |text: &str| Bundle::from_document(name(), text.as_bytes());
+        for text in ["", "[]", "{}", r#"{"keys": 1}"#] {
+            assert!(
+                matches!(read(text), Err(BundleError::Document { .. })),
+                "{text}"
+            );
+        }
+        let with_x5c = |x5c: &str| {
+            read(&format!(
+                r#"{{"keys":[{{"use":"x509-svid","kty":"EC","x5c":{x5c}}}]}}"#
+            ))
+        };
+        assert_eq!(with_x5c("[]"), Err(BundleError::X5c { count: 0 }));
+        assert_eq!(
+            with_x5c(r#"["AA==","AA=="]"#),
+            Err(BundleError::X5c { count: 2 })
+        );
+        assert_eq!(with_x5c(r#"["AA=="]"#), Err(BundleError::Root));
+        assert_eq!(with_x5c(r#"["%"]"#), Err(BundleError::Root));
+        assert_eq!(
+            Bundle::from_pem(name(), b"nothing"),
+            Err(BundleError::Pem {
+                source: PemError::NoCertificate
+            })
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn every_form_is_read_as_it_was_written(
+            picks in proptest::collection::vec(0..5_usize, 1..12),
+            sequence in 0..u64::MAX / 2,
+            hint in proptest::option::of(0..100_000_u64),
+        ) {
+            let roots = some_roots();
+            let picked: Vec<_> = picks.iter().map(|pick| roots[*pick].clone()).collect();
+            let mut bundle = Bundle::new(name(), picked.clone(), sequence).unwrap();
+            if let Some(hint) = hint {
+                bundle = bundle.with_refresh_hint(hint);
+            }
+            let mut unique = Vec::new();
+            for root in picked {
+                if !unique.contains(&root) {
+                    unique.push(root);
+                }
+            }
+            prop_assert_eq!(bundle.roots().cloned().collect::<Vec<_>>(), unique);
+            let document = bundle.to_document();
+            let again = Bundle::from_document(name(), document.as_bytes()).unwrap();
+            prop_assert_eq!(&again, &bundle);
+            prop_assert_eq!(again.to_document(), document);
+            let pem = bundle.to_pem();
+            let again = Bundle::from_pem(name(), pem.as_bytes()).unwrap();
+            prop_assert!(again.roots().eq(bundle.roots()));
+            prop_assert!(pem.lines().all(|line| !line.is_empty() && !line.contains(':')));
+        }
+    }
 }

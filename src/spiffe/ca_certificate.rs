@@ -41,7 +41,7 @@ pub struct CaProfile<'a> {
 
 impl CaProfile<'_> {
     /// The bytes that the CA's own key signs.
-    pub(crate) fn to_be_signed(&self, algorithm: SignatureAlgorithm) -> Vec<u8> {
+    pub(crate) fn to_be_signed(self, algorithm: SignatureAlgorithm) -> Vec<u8> {
         let serial = self.serial.to_string();
         let subject = name(&[
             (COUNTRY, &*strings(self.country)),

@@ -208,7 +208,9 @@ pub(crate) fn name(attributes: &[(u8, &[&str])]) -> Vec<u8> {
             // DER sorts the elements of a SET OF by their encoding (X.690 §11.6).
             encoded.sort();
             der.nested(der::SET, |der| {
-                encoded.iter().for_each(|value| der.raw(value));
+                for value in &encoded {
+                    der.raw(value);
+                }
             });
         }
     });

@@ -110,6 +110,21 @@ pub enum CsrError {
     },
 }
 
+impl CsrError {
+    /// The reason of a `Denied` condition: Kubernetes' own word where it has one
+    /// (`UnsupportedKeyType`). The kubelet takes it for a format string, so it is plain.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadSignature => "BadSignature",
+            Self::Malformed => "MalformedRequest",
+            Self::NotEmpty { .. } => "RequestNotEmpty",
+            Self::TooLarge { .. } => "RequestTooLarge",
+            Self::UnsupportedKey { .. } => "UnsupportedKeyType",
+        }
+    }
+}
+
 impl From<PublicKeyError> for CsrError {
     fn from(error: PublicKeyError) -> Self {
         match error {
@@ -134,5 +149,197 @@ fn check_kind(key: PublicKey) -> Result<PublicKey, CsrError> {
             found: format!("an RSA key of {bits} bits"),
         }),
         _ => Ok(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::{
+        rand::SystemRandom,
+        signature::{
+            ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+            RSA_PSS_SHA256, RsaKeyPair, RsaPssSaltLength,
+        },
+    };
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
+
+    use super::*;
+    use crate::spiffe::der::{Der, SEQUENCE};
+
+    const UID: &[u8] = b"5b1c1f0e-5f9a-4f0e-9d43-0a6f5a0a3c11";
+
+    fn params() -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+    }
+
+    fn csr(params: &CertificateParams, key: &KeyPair) -> Vec<u8> {
+        params.serialize_request(key).unwrap().der().to_vec()
+    }
+
+    fn p256() -> KeyPair {
+        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
+    }
+
+    /// The SPKI of an RSA key of which only the length is right.
+    fn rsa_spki(bits: usize) -> Vec<u8> {
+        let mut key = Der::default();
+        key.nested(SEQUENCE, |der| {
+            der.unsigned_integer(&vec![0xff; bits / 8]);
+            der.unsigned_integer(&[1, 0, 1]);
+        });
+        let mut spki = Der::default();
+        spki.nested(SEQUENCE, |der| {
+            der.raw(b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00");
+            der.bit_string(&key.into_bytes());
+        });
+        spki.into_bytes()
+    }
+
+    /// The SPKI of a key on secp256k1.
+    fn odd_curve_spki() -> Vec<u8> {
+        let mut point = vec![4];
+        point.extend([7; 64]);
+        let mut spki = Der::default();
+        spki.nested(SEQUENCE, |der| {
+            der.raw(b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x0a");
+            der.bit_string(&point);
+        });
+        spki.into_bytes()
+    }
+
+    #[test]
+    fn accepts_every_key_type_of_pod_certificates() {
+        for (algorithm, kind) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, KeyKind::EcP256),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, KeyKind::EcP384),
+            (&rcgen::PKCS_ECDSA_P521_SHA512, KeyKind::EcP521),
+            (&rcgen::PKCS_ED25519, KeyKind::Ed25519),
+        ] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let requested = RequestedKey::from_pkcs10(&csr(&params(), &key)).unwrap();
+            assert_eq!(requested.public_key().kind(), kind);
+            assert_eq!(requested.public_key().spki(), key.subject_public_key_info());
+        }
+        let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_3072);
+        let requested = RequestedKey::from_pkcs10(&csr(&params(), &key.unwrap())).unwrap();
+        assert_eq!(requested.public_key().kind(), KeyKind::Rsa { bits: 3072 });
+    }
+
+    #[test]
+    fn accepts_proofs_of_possession() {
+        let random = SystemRandom::new();
+        let ecdsa = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let key = p256();
+        let ecdsa_pem =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der())
+                .unwrap();
+        let proof = ecdsa_pem.sign(&random, UID).unwrap();
+        let spki = key.subject_public_key_info();
+        RequestedKey::from_public_key(&spki, proof.as_ref(), UID).unwrap();
+        let wrong = ecdsa.sign(&random, UID).unwrap();
+        for (proof, uid) in [(wrong.as_ref(), UID), (proof.as_ref(), b"another pod")] {
+            let refused = RequestedKey::from_public_key(&spki, proof, uid);
+            assert_eq!(refused, Err(CsrError::BadSignature));
+        }
+
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let ed25519 = Ed25519KeyPair::from_pkcs8(key.serialized_der()).unwrap();
+        assert_eq!(ed25519.public_key().as_ref(), key.der_bytes());
+        let proof = ed25519.sign(UID);
+        RequestedKey::from_public_key(&key.subject_public_key_info(), proof.as_ref(), UID).unwrap();
+    }
+
+    #[test]
+    fn accepts_rsa_proofs_with_any_usual_salt() {
+        static LONGEST: aws_lc_rs::signature::RsaSignatureEncoding =
+            RSA_PSS_SHA256.with_pss_salt_length(RsaPssSaltLength::Max);
+        let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+        let key = key.unwrap();
+        let rsa = RsaKeyPair::from_pkcs8(key.serialized_der()).unwrap();
+        for encoding in [&RSA_PSS_SHA256, &LONGEST] {
+            let mut proof = vec![0; rsa.public_modulus_len()];
+            rsa.sign(encoding, &SystemRandom::new(), UID, &mut proof)
+                .unwrap();
+            RequestedKey::from_public_key(&key.subject_public_key_info(), &proof, UID).unwrap();
+        }
+    }
+
+    #[test]
+    fn refuses_requests_that_ask_for_more() {
+        let key = p256();
+        let mut subject = params();
+        subject.distinguished_name.push(DnType::CommonName, "admin");
+        assert_eq!(
+            RequestedKey::from_pkcs10(&csr(&subject, &key)),
+            Err(CsrError::NotEmpty { found: "a subject" })
+        );
+        let mut names = params();
+        names.subject_alt_names = vec![SanType::URI("spiffe://e.org/admin".try_into().unwrap())];
+        assert_eq!(
+            RequestedKey::from_pkcs10(&csr(&names, &key)),
+            Err(CsrError::NotEmpty {
+                found: "attributes or extensions"
+            })
+        );
+    }
+
+    #[test]
+    fn refuses_weak_and_odd_keys() {
+        for (spki, found) in [
+            (rsa_spki(1024), "an RSA key of 1024 bits"),
+            (rsa_spki(8192), "an RSA key of 8192 bits"),
+            (rsa_spki(16_384), "an RSA key of 16384 bits"),
+            (odd_curve_spki(), "an ECDSA key on the curve 1.3.132.0.10"),
+        ] {
+            let refused = RequestedKey::from_public_key(&spki, b"any", UID);
+            let found = found.to_owned();
+            assert_eq!(refused, Err(CsrError::UnsupportedKey { found }));
+        }
+    }
+
+    #[test]
+    fn refuses_large_input_before_looking_at_it() {
+        let large = vec![0; MAX_REQUEST_LENGTH + 1];
+        let error = Err(CsrError::TooLarge {
+            length: large.len(),
+        });
+        assert_eq!(RequestedKey::from_pkcs10(&large), error);
+        assert_eq!(RequestedKey::from_public_key(&large, b"", UID), error);
+        let spki = p256().subject_public_key_info();
+        assert_eq!(RequestedKey::from_public_key(&spki, &large, UID), error);
+    }
+
+    #[test]
+    fn no_damage_leads_to_another_key() {
+        let der = csr(&params(), &p256());
+        let intact = RequestedKey::from_pkcs10(&der).unwrap();
+        for position in 0..der.len() {
+            let mut damaged = der.clone();
+            damaged[position] ^= 0x40;
+            // Tags around the signed part are not signed themselves.
+            if let Ok(accepted) = RequestedKey::from_pkcs10(&damaged) {
+                assert_eq!(accepted, intact, "{position}");
+            }
+        }
+        let mut longer = der.clone();
+        longer.push(0);
+        assert_eq!(RequestedKey::from_pkcs10(&longer), Err(CsrError::Malformed));
+        let mut signature = der;
+        *signature.last_mut().unwrap() ^= 1;
+        assert_eq!(
+            RequestedKey::from_pkcs10(&signature),
+            Err(CsrError::BadSignature)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = RequestedKey::from_pkcs10(&bytes);
+            let _ = RequestedKey::from_public_key(&bytes, &bytes, UID);
+        }
     }
 }

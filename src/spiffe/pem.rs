@@ -66,3 +66,52 @@ pub fn encode_certificates<'a>(
 pub(crate) fn without_byte_order_mark(pem: &[u8]) -> &[u8] {
     pem.strip_prefix(BYTE_ORDER_MARK).unwrap_or(pem)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn der(byte: u8) -> CertificateDer<'static> {
+        CertificateDer::from(vec![byte; 100])
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let written = encode_certificates([&der(1), &der(2)]);
+        assert!(written.lines().all(|line| line.len() <= LINE_LENGTH));
+        assert_eq!(certificates(written.as_bytes()), Ok(vec![der(1), der(2)]));
+    }
+
+    #[test]
+    fn reads_the_weirdest_files() {
+        let block = encode("CERTIFICATE", &der(1));
+        for text in [
+            block.replace('\n', "\r\n"),
+            format!("\u{feff}{block}"),
+            format!("Bag Attributes\n    friendlyName: ca\nsubject=CN = ca\n{block}trailing"),
+            format!("{}{block}", encode("PRIVATE KEY", &[3; 10])),
+            block.trim_end().to_owned(),
+        ] {
+            assert_eq!(certificates(text.as_bytes()), Ok(vec![der(1)]), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_files_without_certificates() {
+        for text in [
+            "",
+            "hello",
+            "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        ] {
+            assert_eq!(certificates(text.as_bytes()), Err(PemError::NoCertificate));
+        }
+    }
+
+    #[test]
+    fn refuses_damaged_files() {
+        let block = encode("CERTIFICATE", &der(1));
+        for text in [&block[..block.len() - 20], &block.replace("AQEB", "!QEB")] {
+            assert_eq!(certificates(text.as_bytes()), Err(PemError::Malformed));
+        }
+    }
+}

@@ -156,3 +156,171 @@ fn check_path(
         .map(|_| ())
         .map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa,
+        KeyPair, KeyUsagePurpose, SanType,
+    };
+
+    use super::*;
+    use crate::spiffe::TrustDomainName;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(NOW + second).unwrap()
+    }
+
+    fn trust_domain() -> TrustDomainName {
+        "example.org".parse().unwrap()
+    }
+
+    fn params(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.not_before = time::OffsetDateTime::from_unix_timestamp(NOW - 60).unwrap();
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(NOW + 3600).unwrap();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        params
+    }
+
+    fn ca(name: &str) -> CertificateParams {
+        let mut params = params(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+    }
+
+    fn uri(uri: &str) -> SanType {
+        SanType::URI(uri.try_into().unwrap())
+    }
+
+    fn leaf() -> CertificateParams {
+        let mut params = params("leaf");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.subject_alt_names = vec![uri("spiffe://example.org/a")];
+        params
+    }
+
+    type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+    fn root() -> Issuer {
+        CertifiedIssuer::self_signed(ca("root"), KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn sign(params: &CertificateParams, issuer: &Issuer) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        params.signed_by(&key, issuer).unwrap().der().clone()
+    }
+
+    fn bundle(root: &Issuer) -> Bundle {
+        Bundle::new(trust_domain(), [root.der().clone()], 1).unwrap()
+    }
+
+    fn verify(params: &CertificateParams) -> Result<SpiffeId, VerifyError> {
+        let root = root();
+        verify_x509_svid(&[sign(params, &root)], &bundle(&root), at(0))
+    }
+
+    #[test]
+    fn accepts_a_leaf_by_way_of_an_intermediate() {
+        let root = root();
+        let key = KeyPair::generate().unwrap();
+        let between = CertifiedIssuer::signed_by(ca("between"), key, &root).unwrap();
+        let chain = [sign(&leaf(), &between), between.der().clone()];
+        let id = verify_x509_svid(&chain, &bundle(&root), at(0)).unwrap();
+        assert_eq!(id.as_str(), "spiffe://example.org/a");
+    }
+
+    #[test]
+    fn refuses_leaves_of_another_form() {
+        let changed = |change: fn(&mut CertificateParams)| {
+            let mut params = leaf();
+            change(&mut params);
+            verify(&params).unwrap_err()
+        };
+        for (found, expected) in [
+            (
+                changed(|leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+                VerifyError::LeafIsCa,
+            ),
+            (
+                changed(|leaf| leaf.key_usages.clear()),
+                VerifyError::KeyUsage,
+            ),
+            (
+                changed(|leaf| leaf.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+                VerifyError::KeyUsage,
+            ),
+            (
+                changed(|leaf| leaf.key_usages.push(KeyUsagePurpose::CrlSign)),
+                VerifyError::KeyUsage,
+            ),
+            (
+                changed(|leaf| {
+                    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                }),
+                VerifyError::ExtendedKeyUsage,
+            ),
+            (
+                changed(|leaf| leaf.subject_alt_names.clear()),
+                VerifyError::UriCount { count: 0 },
+            ),
+            (
+                changed(|leaf| leaf.subject_alt_names.push(uri("https://example.org"))),
+                VerifyError::UriCount { count: 2 },
+            ),
+            (
+                changed(|leaf| leaf.subject_alt_names = vec![uri("spiffe://example.org")]),
+                VerifyError::Uri {
+                    uri: "spiffe://example.org".into(),
+                },
+            ),
+            (
+                changed(|leaf| leaf.subject_alt_names = vec![uri("spiffe://other.org/a")]),
+                VerifyError::OtherTrustDomain {
+                    id: "spiffe://other.org/a".parse().unwrap(),
+                },
+            ),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_chain() {
+        let root = root();
+        let bundle = bundle(&root);
+        assert_eq!(
+            verify_x509_svid(&[], &bundle, at(0)),
+            Err(VerifyError::EmptyChain)
+        );
+        assert_eq!(
+            verify_x509_svid(&[vec![1, 2, 3].into()], &bundle, at(0)),
+            Err(VerifyError::Malformed)
+        );
+        let chain = [sign(&leaf(), &root), sign(&leaf(), &root)];
+        assert_eq!(
+            verify_x509_svid(&chain, &bundle, at(0)),
+            Err(VerifyError::IntermediateNotCa)
+        );
+    }
+
+    #[test]
+    fn refuses_other_roots_and_other_times() {
+        let root = root();
+        let chain = [sign(&leaf(), &root)];
+        let other = bundle(&super::tests::root());
+        for (bundle, second) in [(&other, 0), (&bundle(&root), 3601), (&bundle(&root), -61)] {
+            assert!(matches!(
+                verify_x509_svid(&chain, bundle, at(second)),
+                Err(VerifyError::Path { .. })
+            ));
+        }
+        assert!(verify_x509_svid(&chain, &bundle(&root), at(3600)).is_ok());
+    }
+}

@@ -30,7 +30,7 @@ pub struct X509SvidProfile<'a> {
 impl X509SvidProfile<'_> {
     /// The bytes that an issuer signs. `issuer` is its name in DER.
     pub(crate) fn to_be_signed(
-        &self,
+        self,
         issuer: &[u8],
         issuer_key_id: &KeyId,
         algorithm: SignatureAlgorithm,

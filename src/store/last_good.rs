@@ -79,7 +79,9 @@ impl LastGoodStore {
                 name: Some(name.clone()),
                 labels: Some(labels),
                 owner_references: Some(vec![owner]),
-                resource_version: existing.as_ref().and_then(Resource::resource_version),
+                resource_version: existing
+                    .as_ref()
+                    .and_then(|copy| copy.metadata.resource_version.clone()),
                 ..ObjectMeta::default()
             },
             data: Some(data),

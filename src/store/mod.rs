@@ -7,5 +7,6 @@
 mod authority;
 mod last_good;
 
+pub(crate) use authority::wipe;
 pub use authority::{AuthorityStore, LoadError, SaveError, StoredJournal};
 pub use last_good::LastGoodStore;

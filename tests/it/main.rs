@@ -3,6 +3,7 @@
 
 mod end_to_end;
 mod examples;
+mod foreign_verifiers;
 mod kinds;
 mod rbac;
 mod support;

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec,
 };
-use crate::clusters::identities::ObjectReport;
+use crate::clusters::identities::{ObjectName, ObjectReport};
 use crate::registration::selector::Selector;
 use crate::registration::{
     Change, FieldSet, Interner, Labels, NodeFacts, PodFacts, Registry, SourceKind,
@@ -200,6 +200,14 @@ impl Facts {
 
     pub(super) fn cluster_static_entries_except(&self, names: &BTreeSet<String>) -> Vec<String> {
         self.cluster_static_entries.keys().filter(|name| !names.contains(*name)).cloned().collect()
+    }
+
+    /// All registering objects.
+    pub(super) fn objects(&self) -> BTreeSet<ObjectName> {
+        let named = |kind| move |name: &String| ObjectName { kind, name: name.as_str().into() };
+        let ids = self.cluster_spiffe_ids.keys().map(named(SourceKind::ClusterSpiffeId));
+        let entries = self.cluster_static_entries.keys().map(named(SourceKind::ClusterStaticEntry));
+        ids.chain(entries).collect()
     }
 
     /// The report of an object, with the object.

@@ -61,8 +61,17 @@ pub struct PodIdentities {
     pub why_none: String,
 }
 
-/// A report that may have changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A registering object, by kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// Its kind.
+    pub kind: SourceKind,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// What was made of an object, with the object.
+#[derive(Clone, Debug)]
 pub enum ObjectReport {
     /// On a ClusterSPIFFEID, with the object.
     ClusterSpiffeId(Arc<ClusterSPIFFEID>, ClusterSpiffeIdReport),
@@ -80,7 +89,7 @@ pub struct Identities {
     namespaces: watch::Sender<u64>,
     /// The fields that pods' facts must hold.
     pod_fields: watch::Sender<FieldSet>,
-    /// Something waits for [`Self::process`] or [`Self::take_reports`].
+    /// Something waits for [`Self::process`] or [`Self::take_changed_objects`].
     work: Notify,
     reports: Notify,
 }
@@ -381,27 +390,45 @@ impl Identities {
         self.lock().domains.get(domain).map_or(0, |domain| domain.registry.entry_count())
     }
 
-    /// The reports that may have changed since this was asked last.
+    /// The objects whose reports may have changed since this was asked last.
     #[must_use]
-    pub fn take_reports(&self) -> Vec<ObjectReport> {
+    pub fn take_changed_objects(&self) -> BTreeSet<ObjectName> {
         let mut state = self.lock();
-        let State { facts, domains } = &mut *state;
-        let mut reports = Vec::new();
-        for domain in domains.values_mut() {
+        let mut changed = BTreeSet::new();
+        for domain in state.domains.values_mut() {
             let trust_domain = domain.spec.trust_domain.as_str();
             let count = domain.registry.entry_count();
             self.metrics.set_entries(trust_domain, i64::try_from(count).unwrap_or(i64::MAX));
-            for (kind, name) in domain.registry.take_changed_reports() {
-                let report = facts.report(&domain.registry, kind, &name);
-                let counts = report.as_ref().map(tell::counts);
-                self.metrics.set_object(trust_domain, kind.as_str(), &name, counts);
-                reports.extend(report);
-            }
+            let names = domain.registry.take_changed_reports().into_iter();
+            changed.extend(names.map(|(kind, name)| ObjectName { kind, name }));
         }
-        reports
+        changed
     }
 
-    /// Waits until [`Self::take_reports`] may have something.
+    /// What was made of an object; none when there is no such object, or no trust domain serves
+    /// its class.
+    #[must_use]
+    pub fn report(&self, object: &ObjectName) -> Option<ObjectReport> {
+        let state = self.lock();
+        let ObjectName { kind, name } = object;
+        let mut found = None;
+        for domain in state.domains.values() {
+            let report = state.facts.report(&domain.registry, *kind, name);
+            let trust_domain = domain.spec.trust_domain.as_str();
+            let counts = report.as_ref().map(tell::counts);
+            self.metrics.set_object(trust_domain, kind.as_str(), name, counts);
+            found = found.or(report);
+        }
+        found
+    }
+
+    /// All registering objects.
+    #[must_use]
+    pub fn objects(&self) -> BTreeSet<ObjectName> {
+        self.lock().facts.objects()
+    }
+
+    /// Waits until [`Self::take_changed_objects`] may have something.
     pub async fn reports_changed(&self) {
         self.reports.notified().await;
     }
@@ -438,7 +465,7 @@ impl Identities {
         &self,
         selector: Option<&LabelSelector>,
     ) -> Result<BTreeSet<String>, String> {
-        let selector = Selector::compile(selector).map_err(|error| error.to_string())?;
+        let selector = Selector::new(selector).map_err(|error| error.to_string())?;
         Ok(self.lock().facts.namespaces_matching(&selector))
     }
 

@@ -1,6 +1,5 @@
 //! Answers to a PodCertificateRequest as the API wants them, and whom events are about.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -34,18 +33,15 @@ pub(super) struct Signed {
 /// # Errors
 /// What keeps the request waiting.
 pub(super) fn sign(
-    authority: &Arc<Authority>,
+    authority: &Authority,
     spec: &PodCertificateRequestSpec,
     entry: &Entry,
     key: &RequestedKey,
     ttl: Duration,
     now: Timestamp,
 ) -> Result<Signed, Answer> {
-    let Some(ca) = authority.active() else {
-        let message = "the trust domain's authority has no CA that signs yet";
-        return Err(Answer::new("AuthorityNotReady", message));
-    };
-    let ttl = SignedDuration::try_from(entry.x509_svid_ttl.unwrap_or(ttl)).unwrap_or(MIN_LIFETIME);
+    let ca = authority.ca();
+    let ttl = SignedDuration::try_from(entry.x509_ttl.unwrap_or(ttl)).unwrap_or(MIN_LIFETIME);
     let max_expiration_seconds = spec
         .max_expiration_seconds
         .and_then(|seconds| u32::try_from(seconds).ok())

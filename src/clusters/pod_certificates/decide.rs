@@ -17,7 +17,7 @@ use crate::spiffe::{CsrError, RequestedKey, SpiffeId};
 
 /// What to do about a request.
 #[derive(Debug)]
-pub enum Decision {
+pub(super) enum Decision {
     /// Sign for this entry and this key.
     Issue {
         /// The registered entry whose identity the certificate carries.
@@ -33,7 +33,7 @@ pub enum Decision {
 
 /// A reason for machines and a message for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// CamelCase reason.
     pub reason: &'static str,
     /// What is wrong or missing, and what the user can do.
@@ -48,7 +48,7 @@ impl Answer {
 
 /// What is known of the pod that a request names.
 #[derive(Debug, Default)]
-pub struct KnownPod<'a> {
+pub(super) struct KnownPod<'a> {
     /// The pod, once it has been seen.
     pub facts: Option<&'a PodFacts>,
     /// The whole pod, where an entry's selectors ask for more than its UID.
@@ -61,7 +61,7 @@ pub struct KnownPod<'a> {
 
 /// Decides about the request `spec` in `namespace`.
 #[must_use]
-pub fn decide(spec: &PodCertificateRequestSpec, namespace: &str, pod: &KnownPod<'_>) -> Decision {
+pub(super) fn decide(spec: &PodCertificateRequestSpec, namespace: &str, pod: &KnownPod<'_>) -> Decision {
     let wanted = match Wanted::parse(spec.unverified_user_annotations.as_ref()) {
         Ok(wanted) => wanted,
         Err(message) => {
@@ -155,7 +155,8 @@ fn names_pod(spec: &PodCertificateRequestSpec, namespace: &str, pod: &PodFacts) 
 }
 
 fn choose(wanted: &Wanted<'_>, pod: &KnownPod<'_>) -> Result<Arc<Entry>, Answer> {
-    let verdict = |entry: &Entry| selectors::verdict(&entry.selectors, &entry.pod_uid(), pod.live);
+    let uid = pod.facts.map_or("", |facts| &facts.uid);
+    let verdict = |entry: &Entry| selectors::verdict(&entry.selectors, uid, pod.live);
     let own = pod.entries.iter().filter(|entry| wanted.is_met_by(entry)).collect::<Vec<_>>();
     if let Some(entry) = own.iter().find(|entry| verdict(entry) == Verdict::Holds) {
         return Ok(Arc::clone(entry));

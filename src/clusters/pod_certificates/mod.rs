@@ -59,6 +59,20 @@ pub struct Signer {
     pub authority: Option<Arc<Authority>>,
 }
 
+impl Signer {
+    /// Whether both would give the same answers.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let authority = |signer: &Self| {
+            let authority = signer.authority.as_ref()?;
+            let certificate = authority.ca().certificates().certificate();
+            Some((certificate.fingerprint().clone(), authority.bundle().sequence()))
+        };
+        (&self.object, &self.signer_name, self.ttl) == (&other.object, &other.signer_name, other.ttl)
+            && authority(self) == authority(other)
+    }
+}
+
 /// Answers the requests for `signer` until dropped. Its signer name must not change.
 pub async fn run(context: Context, signer: watch::Receiver<Signer>, resource: ApiResource) {
     let signer_name = signer.borrow().signer_name.clone();

@@ -2,11 +2,11 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::registration::Selector;
+use crate::registration::EntrySelector;
 
 /// What the selectors of an entry say of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// All hold.
     Holds,
     /// One does not hold.
@@ -17,13 +17,13 @@ pub enum Verdict {
 
 /// Whether deciding about `selectors` takes more than the pod's UID.
 #[must_use]
-pub fn need_live_pod(selectors: &[Selector], uid: &str) -> bool {
+pub(super) fn need_live_pod(selectors: &[EntrySelector], uid: &str) -> bool {
     selectors.iter().any(|selector| !is_pod_uid(selector, uid))
 }
 
 /// Judges `selectors` for the pod with `uid`; `live` is that pod, read from the API.
 #[must_use]
-pub fn verdict(selectors: &[Selector], uid: &str, live: Option<&Pod>) -> Verdict {
+pub(super) fn verdict(selectors: &[EntrySelector], uid: &str, live: Option<&Pod>) -> Verdict {
     let mut all = Verdict::Holds;
     for selector in selectors.iter().filter(|selector| !is_pod_uid(selector, uid)) {
         match live.map_or(Verdict::Undecidable, |pod| judge(selector, pod)) {
@@ -35,16 +35,16 @@ pub fn verdict(selectors: &[Selector], uid: &str, live: Option<&Pod>) -> Verdict
     all
 }
 
-fn is_pod_uid(selector: &Selector, uid: &str) -> bool {
-    &*selector.kind == "k8s" && selector.value.strip_prefix("pod-uid:") == Some(uid)
+fn is_pod_uid(selector: &EntrySelector, uid: &str) -> bool {
+    selector.kind() == "k8s" && selector.value().strip_prefix("pod-uid:") == Some(uid)
 }
 
 /// The selectors of SPIRE's `k8s` workload attestor that are known before a container runs.
-fn judge(selector: &Selector, pod: &Pod) -> Verdict {
-    let Some((name, value)) = selector.value.split_once(':') else {
+fn judge(selector: &EntrySelector, pod: &Pod) -> Verdict {
+    let Some((name, value)) = selector.value().split_once(':') else {
         return Verdict::Undecidable;
     };
-    if &*selector.kind != "k8s" {
+    if selector.kind() != "k8s" {
         return Verdict::Undecidable;
     }
     let metadata = &pod.metadata;
@@ -73,8 +73,8 @@ mod tests {
 
     use super::*;
 
-    fn selector(text: &str) -> Selector {
-        text.parse().unwrap()
+    fn selector(text: &str) -> EntrySelector {
+        EntrySelector::parse(text).unwrap()
     }
 
     fn pod() -> Pod {

@@ -49,7 +49,7 @@ pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
 
 async fn supervise(context: Context, health: Health) {
     let trust_domains: Api<DeserializeGuard<TrustDomain>> = Api::all(context.client.clone());
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.namespace);
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &context.namespace);
     let shared = Arc::new(Shared {
         trust_domains: Cache::start_guarded(
             watcher::watcher(trust_domains, watcher::Config::default()),
@@ -57,7 +57,7 @@ async fn supervise(context: Context, health: Health) {
             Arc::clone(&context.metrics),
         ),
         secrets: Cache::start(
-            watcher::metadata_watcher(secrets, watcher::Config::default()),
+            watcher::watcher(secrets, watcher::Config::default()),
             "Secret",
             Arc::clone(&context.metrics),
         ),

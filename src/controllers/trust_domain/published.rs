@@ -22,7 +22,7 @@ pub const TRUST_DOMAIN_LABEL: &str = "spiffe-operator.io/trust-domain";
 
 /// Whose an object is that has the name we want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership {
+pub(super) enum Ownership {
     /// Ours, or of an earlier TrustDomain of the same name.
     Ours,
     /// Somebody else's; it is never overwritten.
@@ -31,7 +31,7 @@ pub enum Ownership {
 
 /// Judges by labels and owner: ours carries both our label and an owner of our kind and name.
 #[must_use]
-pub fn ownership(existing: &ObjectMeta, owner: &OwnerReference) -> Ownership {
+pub(super) fn ownership(existing: &ObjectMeta, owner: &OwnerReference) -> Ownership {
     let labelled = existing.labels.as_ref().is_some_and(|labels| {
         labels.get(MANAGED_BY_LABEL).is_some_and(|value| value == MANAGED_BY)
     });
@@ -44,7 +44,7 @@ pub fn ownership(existing: &ObjectMeta, owner: &OwnerReference) -> Ownership {
 
 /// The owner reference by which Kubernetes removes what a deleted TrustDomain published.
 #[must_use]
-pub fn owner_reference(trust_domain: &TrustDomain) -> OwnerReference {
+pub(super) fn owner_reference(trust_domain: &TrustDomain) -> OwnerReference {
     trust_domain.controller_owner_ref(&()).unwrap_or_default()
 }
 
@@ -60,7 +60,7 @@ pub fn labels(trust_domain_object: &str) -> BTreeMap<String, String> {
 /// The ClusterTrustBundle of a trust domain, with the labels that the SPIFFE draft for delivery by
 /// files gives such bundles.
 #[must_use]
-pub fn cluster_trust_bundle(
+pub(super) fn cluster_trust_bundle(
     settings: &DomainSettings,
     owner: &OwnerReference,
     bundle: &Bundle,
@@ -88,7 +88,7 @@ pub fn cluster_trust_bundle(
 
 /// The ConfigMap of a trust domain's bundle in `namespace`.
 #[must_use]
-pub fn config_map(
+pub(super) fn config_map(
     name: &str,
     namespace: &str,
     formats: &[BundleFormat],
@@ -98,7 +98,7 @@ pub fn config_map(
     let data = formats.iter().map(|format| match format {
         BundleFormat::Jwks => ("jwks".to_owned(), bundle.to_jwks()),
         BundleFormat::Pem => ("pem".to_owned(), bundle.to_pem()),
-        BundleFormat::Spiffe => ("spiffe".to_owned(), bundle.to_spiffe_document()),
+        BundleFormat::Spiffe => ("spiffe".to_owned(), bundle.to_document()),
     });
     ConfigMap {
         metadata: ObjectMeta {
@@ -116,7 +116,7 @@ pub fn config_map(
 /// `existing` with what `desired` says of labels and owners; nothing else of its metadata changes.
 /// None when it says all of that already.
 #[must_use]
-pub fn adopt(existing: &ObjectMeta, desired: &ObjectMeta) -> Option<ObjectMeta> {
+pub(super) fn adopt(existing: &ObjectMeta, desired: &ObjectMeta) -> Option<ObjectMeta> {
     let mut adopted = existing.clone();
     adopted.labels.get_or_insert_default().extend(desired.labels.clone().unwrap_or_default());
     adopted.owner_references.clone_from(&desired.owner_references);

@@ -11,12 +11,13 @@ use crate::authority::{Authority, Step};
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::authority::KeepError;
 use crate::controllers::trust_domain::publish::{
-    Outcome, publish_cluster_trust_bundle, publish_config_maps, published_roots,
+    publish_cluster_trust_bundle, publish_config_maps, published_roots,
 };
 use crate::controllers::trust_domain::published::{labels, owner_reference};
 use crate::controllers::trust_domain::status::{self, Seen};
 use crate::controllers::trust_domain::worker::Worker;
 use crate::domains::{Claim, Conflict, DomainSettings, SettingsError, conflicts};
+use crate::registration;
 use crate::runtime::clock;
 use crate::runtime::events::Severity;
 use crate::spiffe::BundleError;
@@ -44,6 +45,8 @@ pub(super) enum ReconcileError {
     Publish { source: CallError },
     #[error("cannot ask for the operator's rights")]
     Rights { source: CallError },
+    #[error("the registry refuses the spec")]
+    Settings { source: registration::SettingsError },
     #[error("cannot write the status")]
     Status { source: CallError },
 }
@@ -57,6 +60,7 @@ impl ReconcileError {
             Self::LastGood { .. } => "LastGood",
             Self::Publish { .. } => "Publish",
             Self::Rights { .. } => "Rights",
+            Self::Settings { .. } => "Settings",
             Self::Status { .. } => "Status",
         }
     }
@@ -90,7 +94,12 @@ impl Worker {
             self.stop_serving();
             return self.claim(&object).await;
         }
-        self.context.identities.set_domain(&self.name, &settings.registration);
+        if let Some((spec, _)) = &self.settings {
+            self.context
+                .identities
+                .set_domain(&self.name, spec)
+                .map_err(|source| ReconcileError::Settings { source })?;
+        }
         self.watch_published(&settings);
         let mut seen = Seen::new(spec_problem);
         let outcome = self.serve(&object, &settings, &mut seen).await;

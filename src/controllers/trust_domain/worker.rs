@@ -151,7 +151,7 @@ impl Worker {
             && running.resource == resource
         {
             running.settings.send_if_modified(|old| {
-                let changed = *old != signer;
+                let changed = !old.is_same(&signer);
                 *old = signer;
                 changed
             });
@@ -221,8 +221,10 @@ fn rewatch<K, T>(
 }
 
 async fn next_change(changes: &mut Option<watch::Receiver<u64>>) {
-    match changes {
-        Some(changes) if changes.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+    if let Some(changes) = changes
+        && changes.changed().await.is_ok()
+    {
+        return;
     }
+    std::future::pending().await
 }

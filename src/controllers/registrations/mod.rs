@@ -1,0 +1,74 @@
+//! ClusterSPIFFEIDs and ClusterStaticEntries: their statuses, their events, and the copies of their
+//! last good specs.
+//!
+//! What they mean is evaluated by [`crate::registration`] as soon as they are seen; here is what
+//! follows from its reports. Every replica restores last good specs; the leader writes.
+
+mod objects;
+mod status;
+mod tell;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::clusters::identities::ObjectName;
+use crate::controllers::registrations::objects::Keeper;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::context::Context;
+
+/// Statuses are written at most once in this time, however often the counts change.
+const COALESCE: Duration = Duration::from_millis(300);
+
+/// Starts the controller.
+pub fn start(context: &Context, tasks: &mut JoinSet<()>) {
+    tasks.spawn(reconcile(context.clone()));
+    tasks.spawn(tell::changes(context.clone(), context.identities.changes()));
+}
+
+/// Works through objects as their reports change.
+async fn reconcile(context: Context) {
+    let mut keeper = Keeper::new(context.clone());
+    let mut backoff: Backoff<ObjectName> = Backoff::default();
+    let mut leadership = context.leadership.clone();
+    let mut due: BTreeSet<ObjectName> = BTreeSet::new();
+    loop {
+        due.extend(backoff.due());
+        due.extend(context.identities.take_changed_objects());
+        for object in std::mem::take(&mut due) {
+            let started = Instant::now();
+            let outcome = match context.identities.report(&object) {
+                Some(report) => keeper.reconcile(&object, report).await,
+                None => {
+                    keeper.forget(&object);
+                    Ok(())
+                }
+            };
+            let failure = outcome.as_ref().err().map(|_| "KubernetesAPI");
+            context.metrics.reconciled(object.kind.as_str(), started.elapsed(), failure);
+            match outcome {
+                Ok(()) => backoff.forget(&object),
+                Err(error) => {
+                    let error = crate::error_chain(&error);
+                    let kind = object.kind.as_str();
+                    tracing::warn!(kind, name = &*object.name, error, "reconcile failed");
+                    backoff.failed(object);
+                }
+            }
+        }
+        tokio::select! {
+            () = context.identities.reports_changed() => {}
+            () = backoff.next_due() => {}
+            changed = leadership.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // A new leader looks at everything once.
+                due = context.identities.objects();
+            }
+        }
+        sleep(COALESCE).await;
+    }
+}
