@@ -41,7 +41,12 @@ pub(super) struct Arguments {
     #[arg(long, env = "SPIFFE_OPERATOR_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
     /// What to log: a level, or module=level pairs.
-    #[arg(long, env = "SPIFFE_OPERATOR_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "SPIFFE_OPERATOR_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     log: String,
     /// Form of log lines.
     #[arg(long, env = "SPIFFE_OPERATOR_LOG_FORMAT", default_value = "json")]
@@ -50,8 +55,15 @@ pub(super) struct Arguments {
 
 /// Runs the operator until it is told to stop.
 pub(super) fn execute(arguments: Arguments) -> Result<ExitCode, String> {
-    let Arguments { kubeconfig, context, namespace, http_address, identity, log, log_format } =
-        arguments;
+    let Arguments {
+        kubeconfig,
+        context,
+        namespace,
+        http_address,
+        identity,
+        log,
+        log_format,
+    } = arguments;
     let logs = logging::start(&log, log_format)
         .map_err(|error| format!("--log {log:?}: {}", error_chain(&error)))?;
     let config = Config {
@@ -68,7 +80,9 @@ pub(super) fn execute(arguments: Arguments) -> Result<ExitCode, String> {
         .map_err(|error| format!("cannot start threads: {error}"))?;
     let outcome = runtime.block_on(run(config));
     runtime.shutdown_background();
-    outcome.map(|()| ExitCode::SUCCESS).map_err(|error| error_chain(&error))
+    outcome
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| error_chain(&error))
 }
 
 fn own_namespace() -> String {

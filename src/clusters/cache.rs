@@ -55,7 +55,9 @@ impl<K: Resource + Send + Sync + 'static> Cache<K> {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self::fed_by(|sink| {
-            follow(watcher, kind, metrics, move |news| sink.take(decoded(kind, news)))
+            follow(watcher, kind, metrics, move |news| {
+                sink.take(decoded(kind, news))
+            })
         })
     }
 
@@ -65,7 +67,10 @@ impl<K: Resource + Send + Sync + 'static> Cache<K> {
     {
         let shared = Arc::new(Shared::default());
         let watch = tokio::spawn(watch(Arc::clone(&shared)));
-        Self { shared, _watch: AbortOnDropHandle::new(watch) }
+        Self {
+            shared,
+            _watch: AbortOnDropHandle::new(watch),
+        }
     }
 }
 
@@ -73,7 +78,11 @@ impl<K> Cache<K> {
     /// The object; cluster-scoped ones have an empty namespace.
     #[must_use]
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.shared.objects().known.get(&(namespace.into(), name.into())).cloned()
+        self.shared
+            .objects()
+            .known
+            .get(&(namespace.into(), name.into()))
+            .cloned()
     }
 
     /// All objects, by namespace and name.
@@ -98,7 +107,10 @@ impl<K> Cache<K> {
 impl<K> Default for Shared<K> {
     fn default() -> Self {
         Self {
-            objects: Mutex::new(Objects { known: BTreeMap::new(), listing: None }),
+            objects: Mutex::new(Objects {
+                known: BTreeMap::new(),
+                listing: None,
+            }),
             changes: watch::Sender::new(0),
         }
     }
@@ -124,7 +136,9 @@ impl<K: Resource> Objects<K> {
     fn take(&mut self, news: News<K>) {
         match news {
             News::Applied(object) => {
-                let ObjectKey { namespace, name, .. } = object.meta().into();
+                let ObjectKey {
+                    namespace, name, ..
+                } = object.meta().into();
                 self.note_listed(&namespace, &name);
                 self.known.insert((namespace, name), Arc::new(object));
             }
@@ -136,7 +150,8 @@ impl<K: Resource> Objects<K> {
             News::ListCompleted => {
                 let mut listed = self.listing.take().unwrap_or_default();
                 listed.sort_unstable();
-                self.known.retain(|key, _| listed.binary_search(key).is_ok());
+                self.known
+                    .retain(|key, _| listed.binary_search(key).is_ok());
             }
         }
     }

@@ -50,14 +50,18 @@ impl CallError {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::Api { source: kube::Error::Api(status) } => status.message.clone(),
+            Self::Api {
+                source: kube::Error::Api(status),
+            } => status.message.clone(),
             other => crate::error_chain(other),
         }
     }
 
     fn code(&self) -> Option<u16> {
         match self {
-            Self::Api { source: kube::Error::Api(status) } => Some(status.code),
+            Self::Api {
+                source: kube::Error::Api(status),
+            } => Some(status.code),
             _ => None,
         }
     }

@@ -45,13 +45,16 @@ impl CertificatesApi {
                 Err(error) => return Err(error),
             };
             let find = |kind: &str, plural: &str| {
-                resources.iter().any(|resource| resource.name == plural).then(|| ApiResource {
-                    group: GROUP.into(),
-                    version: version.into(),
-                    api_version: group_version.clone(),
-                    kind: kind.into(),
-                    plural: plural.into(),
-                })
+                resources
+                    .iter()
+                    .any(|resource| resource.name == plural)
+                    .then(|| ApiResource {
+                        group: GROUP.into(),
+                        version: version.into(),
+                        api_version: group_version.clone(),
+                        kind: kind.into(),
+                        plural: plural.into(),
+                    })
             };
             api.pod_certificate_requests = api
                 .pod_certificate_requests

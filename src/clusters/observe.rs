@@ -108,19 +108,24 @@ async fn namespaces(context: Context, health: Health) {
     let identities = &context.identities;
     let mut listing = Listing::new();
     let watcher = watcher(api, watcher::Config::default());
-    follow(watcher, "Namespace", Arc::clone(&context.metrics), |news| match news {
-        News::Applied(namespace) => {
-            listing.see(|| namespace.metadata.name.clone().unwrap_or_default());
-            identities.apply_namespace(&namespace);
-        }
-        News::Deleted(key) => identities.delete_namespace(&key.name),
-        News::Undecodable(key) => listing.see(|| key.name),
-        News::ListStarted => listing.start(),
-        News::ListCompleted => {
-            identities.retain_namespaces(&listing.complete());
-            health.done(NAMESPACES);
-        }
-    })
+    follow(
+        watcher,
+        "Namespace",
+        Arc::clone(&context.metrics),
+        |news| match news {
+            News::Applied(namespace) => {
+                listing.see(|| namespace.metadata.name.clone().unwrap_or_default());
+                identities.apply_namespace(&namespace);
+            }
+            News::Deleted(key) => identities.delete_namespace(&key.name),
+            News::Undecodable(key) => listing.see(|| key.name),
+            News::ListStarted => listing.start(),
+            News::ListCompleted => {
+                identities.retain_namespaces(&listing.complete());
+                health.done(NAMESPACES);
+            }
+        },
+    )
     .await;
 }
 
@@ -129,19 +134,24 @@ async fn nodes(context: Context, health: Health) {
     let identities = &context.identities;
     let mut listing = Listing::new();
     let watcher = watcher(api, watcher::Config::default());
-    follow(watcher, "Node", Arc::clone(&context.metrics), |news| match news {
-        News::Applied(node) => {
-            listing.see(|| node.metadata.name.clone().unwrap_or_default());
-            identities.apply_node(&node);
-        }
-        News::Deleted(key) => identities.delete_node(&key.name),
-        News::Undecodable(key) => listing.see(|| key.name),
-        News::ListStarted => listing.start(),
-        News::ListCompleted => {
-            identities.retain_nodes(&listing.complete());
-            health.done(NODES);
-        }
-    })
+    follow(
+        watcher,
+        "Node",
+        Arc::clone(&context.metrics),
+        |news| match news {
+            News::Applied(node) => {
+                listing.see(|| node.metadata.name.clone().unwrap_or_default());
+                identities.apply_node(&node);
+            }
+            News::Deleted(key) => identities.delete_node(&key.name),
+            News::Undecodable(key) => listing.see(|| key.name),
+            News::ListStarted => listing.start(),
+            News::ListCompleted => {
+                identities.retain_nodes(&listing.complete());
+                health.done(NODES);
+            }
+        },
+    )
     .await;
 }
 
@@ -150,20 +160,25 @@ async fn endpoint_slices(context: Context, health: Health) {
     let identities = &context.identities;
     let mut listing = Listing::new();
     let watcher = watcher(api, watcher::Config::default());
-    follow(watcher, "EndpointSlice", Arc::clone(&context.metrics), |news| match news {
-        News::Applied(slice) => {
-            let key = ObjectKey::from(&slice.metadata);
-            listing.see(|| (key.namespace, key.name));
-            identities.apply_endpoint_slice(&slice);
-        }
-        News::Deleted(key) => identities.delete_endpoint_slice(&key.namespace, &key.name),
-        News::Undecodable(key) => listing.see(|| (key.namespace, key.name)),
-        News::ListStarted => listing.start(),
-        News::ListCompleted => {
-            identities.retain_endpoint_slices(&listing.complete());
-            health.done(ENDPOINT_SLICES);
-        }
-    })
+    follow(
+        watcher,
+        "EndpointSlice",
+        Arc::clone(&context.metrics),
+        |news| match news {
+            News::Applied(slice) => {
+                let key = ObjectKey::from(&slice.metadata);
+                listing.see(|| (key.namespace, key.name));
+                identities.apply_endpoint_slice(&slice);
+            }
+            News::Deleted(key) => identities.delete_endpoint_slice(&key.namespace, &key.name),
+            News::Undecodable(key) => listing.see(|| (key.namespace, key.name)),
+            News::ListStarted => listing.start(),
+            News::ListCompleted => {
+                identities.retain_endpoint_slices(&listing.complete());
+                health.done(ENDPOINT_SLICES);
+            }
+        },
+    )
     .await;
 }
 
@@ -173,19 +188,24 @@ async fn cluster_spiffe_ids(context: Context, health: Health) {
     let identities = Arc::<Identities>::clone(&context.identities);
     let mut listing = Listing::new();
     let watcher = watcher(api, watcher::Config::default());
-    follow(watcher, KIND, Arc::clone(&context.metrics), |news| match decoded(KIND, news) {
-        News::Applied(object) => {
-            listing.see(|| object.metadata.name.clone().unwrap_or_default());
-            identities.apply_cluster_spiffe_id(&Arc::new(object), None);
-        }
-        News::Deleted(key) => identities.delete_cluster_spiffe_id(&key.name),
-        News::Undecodable(key) => listing.see(|| key.name),
-        News::ListStarted => listing.start(),
-        News::ListCompleted => {
-            identities.retain_cluster_spiffe_ids(&listing.complete());
-            health.done(CLUSTER_SPIFFE_IDS);
-        }
-    })
+    follow(
+        watcher,
+        KIND,
+        Arc::clone(&context.metrics),
+        |news| match decoded(KIND, news) {
+            News::Applied(object) => {
+                listing.see(|| object.metadata.name.clone().unwrap_or_default());
+                identities.apply_cluster_spiffe_id(&Arc::new(object), None);
+            }
+            News::Deleted(key) => identities.delete_cluster_spiffe_id(&key.name),
+            News::Undecodable(key) => listing.see(|| key.name),
+            News::ListStarted => listing.start(),
+            News::ListCompleted => {
+                identities.retain_cluster_spiffe_ids(&listing.complete());
+                health.done(CLUSTER_SPIFFE_IDS);
+            }
+        },
+    )
     .await;
 }
 
@@ -195,18 +215,23 @@ async fn cluster_static_entries(context: Context, health: Health) {
     let identities = Arc::<Identities>::clone(&context.identities);
     let mut listing = Listing::new();
     let watcher = watcher(api, watcher::Config::default());
-    follow(watcher, KIND, Arc::clone(&context.metrics), |news| match decoded(KIND, news) {
-        News::Applied(object) => {
-            listing.see(|| object.metadata.name.clone().unwrap_or_default());
-            identities.apply_cluster_static_entry(&Arc::new(object), None);
-        }
-        News::Deleted(key) => identities.delete_cluster_static_entry(&key.name),
-        News::Undecodable(key) => listing.see(|| key.name),
-        News::ListStarted => listing.start(),
-        News::ListCompleted => {
-            identities.retain_cluster_static_entries(&listing.complete());
-            health.done(CLUSTER_STATIC_ENTRIES);
-        }
-    })
+    follow(
+        watcher,
+        KIND,
+        Arc::clone(&context.metrics),
+        |news| match decoded(KIND, news) {
+            News::Applied(object) => {
+                listing.see(|| object.metadata.name.clone().unwrap_or_default());
+                identities.apply_cluster_static_entry(&Arc::new(object), None);
+            }
+            News::Deleted(key) => identities.delete_cluster_static_entry(&key.name),
+            News::Undecodable(key) => listing.see(|| key.name),
+            News::ListStarted => listing.start(),
+            News::ListCompleted => {
+                identities.retain_cluster_static_entries(&listing.complete());
+                health.done(CLUSTER_STATIC_ENTRIES);
+            }
+        },
+    )
     .await;
 }

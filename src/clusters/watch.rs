@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DeserializeGuard;
 use kube::Resource;
+use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 
 use crate::runtime::metrics::Metrics;
@@ -88,7 +88,12 @@ pub fn decoded<K: Resource>(kind: &'static str, news: News<DeserializeGuard<K>>)
         News::Applied(DeserializeGuard(Ok(object))) => News::Applied(object),
         News::Applied(DeserializeGuard(Err(invalid))) => {
             let key = ObjectKey::from(&invalid.metadata);
-            tracing::error!(kind, name = key.name, error = invalid.error, "cannot decode an object");
+            tracing::error!(
+                kind,
+                name = key.name,
+                error = invalid.error,
+                "cannot decode an object"
+            );
             News::Undecodable(key)
         }
         News::Deleted(key) => News::Deleted(key),

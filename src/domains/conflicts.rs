@@ -48,7 +48,9 @@ pub enum Conflict {
         holder: String,
     },
     /// An older object is the same trust domain.
-    #[error("TrustDomain {holder} is older and serves the same trust domain; delete one of the two")]
+    #[error(
+        "TrustDomain {holder} is older and serves the same trust domain; delete one of the two"
+    )]
     TrustDomain {
         /// The older object.
         holder: String,
@@ -87,11 +89,16 @@ fn clash(holder: &Claim, claim: &Claim) -> Option<Conflict> {
             "" => "objects without a class".to_owned(),
             class => format!("class {class:?}"),
         };
-        return Some(Conflict::Class { holder: name(), class });
+        return Some(Conflict::Class {
+            holder: name(),
+            class,
+        });
     }
     let classless = |claim: &Claim| claim.watch_classless || claim.class_name.is_empty();
-    (classless(holder) && classless(claim))
-        .then(|| Conflict::Class { holder: name(), class: "objects without a class".into() })
+    (classless(holder) && classless(claim)).then(|| Conflict::Class {
+        holder: name(),
+        class: "objects without a class".into(),
+    })
 }
 
 #[cfg(test)]
@@ -124,7 +131,10 @@ mod tests {
         let mut same_signer = claim("b", 2, "y", "c2");
         same_signer.signer_name = "spiffe-operator.io/x".into();
         let waiting = conflicts([claim("a", 1, "x", "c1"), same_signer]);
-        assert!(matches!(waiting.get("b"), Some(Conflict::SignerName { .. })));
+        assert!(matches!(
+            waiting.get("b"),
+            Some(Conflict::SignerName { .. })
+        ));
         let waiting = conflicts([claim("a", 1, "x", "c"), claim("b", 1, "y", "c")]);
         assert!(matches!(waiting.get("b"), Some(Conflict::Class { .. })));
         let mut both = [claim("a", 1, "x", "c1"), claim("b", 2, "y", "c2")];

@@ -60,7 +60,10 @@ pub fn signer_name_error(name: &str) -> Option<&'static str> {
 /// Name of the ClusterTrustBundle of a signer: `<domain>:<path>:bundle`.
 #[must_use]
 pub fn cluster_trust_bundle_name(signer_name: &str) -> String {
-    format!("{}:{CLUSTER_TRUST_BUNDLE_SUFFIX}", signer_name.replace('/', ":"))
+    format!(
+        "{}:{CLUSTER_TRUST_BUNDLE_SUFFIX}",
+        signer_name.replace('/', ":")
+    )
 }
 
 /// `value` where it may be a label's value, else a hash of it.
@@ -70,7 +73,9 @@ pub fn label_value(value: &str) -> String {
     let legal = value.len() <= MAX_LABEL_VALUE
         && edge(value.chars().next())
         && edge(value.chars().last())
-        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        && value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if legal { value.into() } else { hashed(value) }
 }
 
@@ -83,14 +88,19 @@ pub fn object_name(owner: &str, suffix: &str) -> String {
     }
     let hash = hashed(owner);
     let room = MAX_OBJECT_NAME - suffix.len() - hash.len() - 1;
-    format!("{}-{hash}{suffix}", crate::truncate(owner, room).trim_end_matches(['.', '-']))
+    format!(
+        "{}-{hash}{suffix}",
+        crate::truncate(owner, room).trim_end_matches(['.', '-'])
+    )
 }
 
 fn is_dns_label(label: &str) -> bool {
     !label.is_empty()
         && !label.starts_with('-')
         && !label.ends_with('-')
-        && label.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
+        && label
+            .chars()
+            .all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
 }
 
 fn hashed(value: &str) -> String {
@@ -120,7 +130,15 @@ mod tests {
 
     #[test]
     fn refuses_what_the_api_refuses() {
-        for name in ["a", "nodot/x", "a.b/", "a.b/X", "a.b/x/y", "kubernetes.io/x", "A.b/x"] {
+        for name in [
+            "a",
+            "nodot/x",
+            "a.b/",
+            "a.b/X",
+            "a.b/x/y",
+            "kubernetes.io/x",
+            "A.b/x",
+        ] {
             assert!(signer_name_error(name).is_some(), "{name}");
         }
         assert_eq!(signer_name_error("example.com/a.b-c"), None);

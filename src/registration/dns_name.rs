@@ -69,13 +69,19 @@ fn check_label(label: &str) -> Result<(), DnsNameError> {
         return Err(DnsNameError::EmptyLabel);
     }
     if label.len() > MAX_LABEL {
-        return Err(DnsNameError::LabelTooLong { label: label.into() });
+        return Err(DnsNameError::LabelTooLong {
+            label: label.into(),
+        });
     }
-    let has_punycode = label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--"))
+    let has_punycode = label
+        .get(..4)
+        .is_some_and(|start| start.eq_ignore_ascii_case("xn--"))
         && label.len() > 4;
     let has_inner_dashes = label.get(2..4) == Some("--") && !has_punycode;
     if label.starts_with('-') || label.ends_with('-') || has_inner_dashes {
-        return Err(DnsNameError::Dash { label: label.into() });
+        return Err(DnsNameError::Dash {
+            label: label.into(),
+        });
     }
     Ok(())
 }
@@ -86,11 +92,24 @@ mod tests {
 
     #[test]
     fn accepts_what_spire_server_accepts() {
-        let long = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+        let long = [
+            "a".repeat(63),
+            "b".repeat(63),
+            "c".repeat(63),
+            "d".repeat(61),
+        ]
+        .join(".");
         assert_eq!(long.len(), MAX_NAME);
-        for name in
-            ["a", "Web.Shop", "under_score.x", "10.0.0.1", "*.web", "xn--bcher-kva.x", "a-b", &long]
-        {
+        for name in [
+            "a",
+            "Web.Shop",
+            "under_score.x",
+            "10.0.0.1",
+            "*.web",
+            "xn--bcher-kva.x",
+            "a-b",
+            &long,
+        ] {
             assert_eq!(check(name), Ok(()), "{name}");
         }
     }
@@ -98,7 +117,9 @@ mod tests {
     #[test]
     fn refuses_the_rest() {
         use DnsNameError as E;
-        let dash = |label: &str| E::Dash { label: label.into() };
+        let dash = |label: &str| E::Dash {
+            label: label.into(),
+        };
         let long = "a".repeat(64);
         for (name, error) in [
             ("", E::EmptyLabel),
@@ -117,7 +138,12 @@ mod tests {
             ("bad name!", E::Character { found: ' ' }),
             ("a.b:80", E::Character { found: ':' }),
             ("<no value>", E::Character { found: '<' }),
-            (&long, E::LabelTooLong { label: long.clone() }),
+            (
+                &long,
+                E::LabelTooLong {
+                    label: long.clone(),
+                },
+            ),
         ] {
             assert_eq!(check(name), Err(error), "{name}");
         }

@@ -194,9 +194,11 @@ pub(super) fn parse_member_id(
     value: &str,
     trust_domain: &TrustDomainName,
 ) -> Result<SpiffeId, EntryError> {
-    let id: SpiffeId = value
-        .parse()
-        .map_err(|source| EntryError::SpiffeId { what, value: value.into(), source })?;
+    let id: SpiffeId = value.parse().map_err(|source| EntryError::SpiffeId {
+        what,
+        value: value.into(),
+        source,
+    })?;
     if !id.is_member_of(trust_domain) {
         return Err(EntryError::ForeignTrustDomain {
             what,
@@ -210,10 +212,15 @@ pub(super) fn parse_member_id(
 /// Checks that a workload may have `id`.
 pub(super) fn check_workload_id(id: &SpiffeId) -> Result<(), EntryError> {
     if id.path().is_empty() {
-        return Err(EntryError::NoPath { what: "SPIFFE ID", value: id.to_string() });
+        return Err(EntryError::NoPath {
+            what: "SPIFFE ID",
+            value: id.to_string(),
+        });
     }
     if id.path() == "/spire" || id.path().starts_with("/spire/") {
-        return Err(EntryError::ReservedPath { value: id.to_string() });
+        return Err(EntryError::ReservedPath {
+            value: id.to_string(),
+        });
     }
     Ok(())
 }
@@ -221,7 +228,10 @@ pub(super) fn check_workload_id(id: &SpiffeId) -> Result<(), EntryError> {
 /// Checks that an agent or server may have `id`.
 pub(super) fn check_parent_id(id: &SpiffeId) -> Result<(), EntryError> {
     if id.path().is_empty() {
-        return Err(EntryError::NoPath { what: "parent ID", value: id.to_string() });
+        return Err(EntryError::NoPath {
+            what: "parent ID",
+            value: id.to_string(),
+        });
     }
     Ok(())
 }
@@ -229,8 +239,10 @@ pub(super) fn check_parent_id(id: &SpiffeId) -> Result<(), EntryError> {
 /// Checks the DNS names of an entry.
 pub(super) fn check_dns_names(names: &[String]) -> Result<(), EntryError> {
     names.iter().try_for_each(|name| {
-        dns_name::check(name)
-            .map_err(|source| EntryError::DnsName { value: name.clone(), source })
+        dns_name::check(name).map_err(|source| EntryError::DnsName {
+            value: name.clone(),
+            source,
+        })
     })
 }
 
@@ -271,7 +283,10 @@ impl EntryKey {
 
 impl fmt::Debug for EntryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0
+            .iter()
+            .take(8)
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -279,7 +294,10 @@ impl EntrySelector {
     /// The selector that only the pod with this UID has.
     #[must_use]
     pub fn pod_uid(uid: &str) -> Self {
-        Self { text: format!("k8s:pod-uid:{uid}").into(), colon: "k8s".len() }
+        Self {
+            text: format!("k8s:pod-uid:{uid}").into(),
+            colon: "k8s".len(),
+        }
     }
 
     /// Parses `type:value`; the first colon separates, and neither side is empty.
@@ -288,10 +306,13 @@ impl EntrySelector {
     /// When `value` has not that form.
     pub fn parse(value: &str) -> Result<Self, EntryError> {
         match value.find(':') {
-            Some(colon) if colon > 0 && colon + 1 < value.len() => {
-                Ok(Self { text: value.into(), colon })
-            }
-            _ => Err(EntryError::Selector { value: value.into() }),
+            Some(colon) if colon > 0 && colon + 1 < value.len() => Ok(Self {
+                text: value.into(),
+                colon,
+            }),
+            _ => Err(EntryError::Selector {
+                value: value.into(),
+            }),
         }
     }
 
@@ -341,7 +362,10 @@ impl Ord for Source {
     /// Older first, then what is not being deleted, then what is deleted later, then by UID.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let rank = |source: &Self| {
-            (source.created, source.deleted.map_or(i64::MIN, |deleted| -deleted))
+            (
+                source.created,
+                source.deleted.map_or(i64::MIN, |deleted| -deleted),
+            )
         };
         rank(self)
             .cmp(&rank(other))
@@ -372,7 +396,10 @@ mod tests {
     }
 
     fn selectors(values: &[&str]) -> Vec<EntrySelector> {
-        values.iter().map(|value| EntrySelector::parse(value).unwrap()).collect()
+        values
+            .iter()
+            .map(|value| EntrySelector::parse(value).unwrap())
+            .collect()
     }
 
     #[test]
@@ -381,7 +408,10 @@ mod tests {
             EntryKey::new(&id(id_), &id(parent), &selectors(values))
         };
         let (a, p) = ("spiffe://e.org/a", "spiffe://e.org/p");
-        assert_eq!(key(a, p, &["k:a", "k:b"]), key(a, p, &["k:b", "k:a", "k:b"]));
+        assert_eq!(
+            key(a, p, &["k:a", "k:b"]),
+            key(a, p, &["k:b", "k:a", "k:b"])
+        );
         assert_ne!(key(a, p, &["k:a"]), key(a, p, &["k:b"]));
         assert_ne!(key(a, p, &["k:a"]), key(p, a, &["k:a"]));
         assert_ne!(key(a, p, &["k:ab", "k:c"]), key(a, p, &["k:abk:c"]));
@@ -390,11 +420,16 @@ mod tests {
     #[test]
     fn a_selector_is_split_at_the_first_colon() {
         let selector = EntrySelector::parse("k8s:pod-label:a:b").unwrap();
-        assert_eq!((selector.kind(), selector.value()), ("k8s", "pod-label:a:b"));
+        assert_eq!(
+            (selector.kind(), selector.value()),
+            ("k8s", "pod-label:a:b")
+        );
         for value in ["", ":", "a", "a:", ":b"] {
             assert_eq!(
                 EntrySelector::parse(value),
-                Err(EntryError::Selector { value: value.into() })
+                Err(EntryError::Selector {
+                    value: value.into()
+                })
             );
         }
     }
@@ -423,7 +458,10 @@ mod tests {
         let refusal = |value: &str| check_workload_id(&id(value)).map_err(|error| error.reason());
         assert_eq!(refusal("spiffe://e.org"), Err("InvalidSPIFFEID"));
         assert_eq!(refusal("spiffe://e.org/spire"), Err("ReservedSPIFFEID"));
-        assert_eq!(refusal("spiffe://e.org/spire/agent"), Err("ReservedSPIFFEID"));
+        assert_eq!(
+            refusal("spiffe://e.org/spire/agent"),
+            Err("ReservedSPIFFEID")
+        );
         assert_eq!(refusal("spiffe://e.org/spires"), Ok(()));
         assert!(check_parent_id(&id("spiffe://e.org")).is_err());
         assert_eq!(check_parent_id(&id("spiffe://e.org/spire/server")), Ok(()));

@@ -79,17 +79,23 @@ impl PodFacts {
     pub fn from_pod(pod: &Pod, keep: &FieldSet, interner: &mut Interner) -> Option<Arc<Self>> {
         let meta = &pod.metadata;
         let spec = pod.spec.as_ref();
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
         Some(Arc::new(Self {
             uid: meta.uid.as_deref()?.into(),
             namespace: interner.text(meta.namespace.as_deref()?),
             name: meta.name.as_deref()?.into(),
             labels: interner.labels(meta.labels.as_ref()),
             service_account: interner.text(
-                spec.and_then(|spec| spec.service_account_name.as_deref()).unwrap_or_default(),
+                spec.and_then(|spec| spec.service_account_name.as_deref())
+                    .unwrap_or_default(),
             ),
-            node: interner
-                .text(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
+            node: interner.text(
+                spec.and_then(|spec| spec.node_name.as_deref())
+                    .unwrap_or_default(),
+            ),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             detail: (!keep.is_empty()).then(|| {
                 Arc::new(PodDetail {
@@ -105,7 +111,10 @@ impl PodFacts {
     #[must_use]
     pub fn holds(&self, fields: &FieldSet) -> bool {
         fields.is_empty()
-            || self.detail.as_ref().is_some_and(|detail| detail.kept.contains(fields))
+            || self
+                .detail
+                .as_ref()
+                .is_some_and(|detail| detail.kept.contains(fields))
     }
 }
 
@@ -207,13 +216,22 @@ mod tests {
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "annotations": {"a": "b"}},
             "spec": {"containers": [{"name": "c"}], "hostPID": true},
         }));
-        let keep = FieldSet { spec: ["hostPID", "hostIPC"].into(), ..FieldSet::default() };
+        let keep = FieldSet {
+            spec: ["hostPID", "hostIPC"].into(),
+            ..FieldSet::default()
+        };
         let facts = PodFacts::from_pod(&pod, &keep, &mut Interner::default()).unwrap();
         let detail = facts.detail.as_ref().unwrap();
         assert_eq!(detail.spec("hostPID"), Some(&Json::Bool(true)));
-        assert_eq!((detail.spec("containers"), detail.meta("annotations")), (None, None));
+        assert_eq!(
+            (detail.spec("containers"), detail.meta("annotations")),
+            (None, None)
+        );
         assert!(facts.holds(&keep));
-        let more = FieldSet { meta: ["annotations"].into(), ..keep };
+        let more = FieldSet {
+            meta: ["annotations"].into(),
+            ..keep
+        };
         assert!(!facts.holds(&more));
     }
 

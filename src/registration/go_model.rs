@@ -56,7 +56,8 @@ pub(super) enum Section {
 
 impl Section {
     /// Every section.
-    pub(super) const ALL: [Self; 4] = [Self::PodMeta, Self::PodSpec, Self::NodeMeta, Self::NodeSpec];
+    pub(super) const ALL: [Self; 4] =
+        [Self::PodMeta, Self::PodSpec, Self::NodeMeta, Self::NodeSpec];
 
     /// The section of this name in template data.
     #[must_use]
@@ -115,10 +116,7 @@ fn parse_table() -> BTreeMap<&'static str, Vec<Field>> {
         }
         match line.strip_prefix("  ") {
             None => current = line,
-            Some(line) => table
-                .entry(current)
-                .or_default()
-                .extend(parse_field(line)),
+            Some(line) => table.entry(current).or_default().extend(parse_field(line)),
         }
     }
     table

@@ -18,7 +18,10 @@ impl Labels {
     /// The value under `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
-        let found = self.0.binary_search_by(|(other, _)| (**other).cmp(key)).ok()?;
+        let found = self
+            .0
+            .binary_search_by(|(other, _)| (**other).cmp(key))
+            .ok()?;
         self.0.get(found).map(|(_, value)| &**value)
     }
 
@@ -31,7 +34,12 @@ impl Labels {
 impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
         let sorted: BTreeMap<_, _> = pairs.into_iter().collect();
-        Self(sorted.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+        Self(
+            sorted
+                .into_iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        )
     }
 }
 
@@ -75,7 +83,8 @@ impl Interner {
         if self.texts.len() + self.labels.len() < self.next_sweep.max(FIRST_SWEEP) {
             return;
         }
-        self.labels.retain(|labels| Arc::strong_count(&labels.0) > 1);
+        self.labels
+            .retain(|labels| Arc::strong_count(&labels.0) > 1);
         self.texts.retain(|text| Arc::strong_count(text) > 1);
         self.next_sweep = 2 * (self.texts.len() + self.labels.len());
     }
@@ -94,13 +103,20 @@ mod tests {
         for number in 0..10 * FIRST_SWEEP {
             let _ = interner.text(&number.to_string());
         }
-        assert!(interner.texts.len() <= 2 * FIRST_SWEEP, "{}", interner.texts.len());
+        assert!(
+            interner.texts.len() <= 2 * FIRST_SWEEP,
+            "{}",
+            interner.texts.len()
+        );
         assert!(Arc::ptr_eq(&kept.0, &interner.labels(Some(&labels)).0));
     }
 
     #[test]
     fn labels_are_found_by_key() {
         let labels: Labels = [("b", "2"), ("a", "1")].into_iter().collect();
-        assert_eq!((labels.get("a"), labels.get("b"), labels.get("c")), (Some("1"), Some("2"), None));
+        assert_eq!(
+            (labels.get("a"), labels.get("b"), labels.get("c")),
+            (Some("1"), Some("2"), None)
+        );
     }
 }

@@ -30,7 +30,11 @@ impl Rivals {
         };
         same(&self.winner, &other.winner)
             && self.masked.len() == other.masked.len()
-            && self.masked.iter().zip(&other.masked).all(|(left, right)| same(left, right))
+            && self
+                .masked
+                .iter()
+                .zip(&other.masked)
+                .all(|(left, right)| same(left, right))
     }
 }
 
@@ -56,7 +60,13 @@ impl Candidates {
 
     pub(super) fn insert(&mut self, entry: Arc<Entry>) {
         let Some(rivals) = self.0.get_mut(&entry.key) else {
-            self.0.insert(entry.key, Rivals { winner: entry, masked: Vec::new() });
+            self.0.insert(
+                entry.key,
+                Rivals {
+                    winner: entry,
+                    masked: Vec::new(),
+                },
+            );
             return;
         };
         let loser = if rank(&entry) < rank(&rivals.winner) {
@@ -64,7 +74,9 @@ impl Candidates {
         } else {
             entry
         };
-        let at = rivals.masked.partition_point(|other| rank(other) < rank(&loser));
+        let at = rivals
+            .masked
+            .partition_point(|other| rank(other) < rank(&loser));
         rivals.masked.insert(at, loser);
     }
 

@@ -28,7 +28,11 @@ pub(super) struct PodSurroundings<'a> {
 
 /// The parent ID of entries of pods on `node`.
 pub(super) fn parent_id(settings: &Settings, node: &NodeFacts) -> Result<SpiffeId, EntryError> {
-    let data = TemplateData { cluster: &settings.cluster, pod: None, node };
+    let data = TemplateData {
+        cluster: &settings.cluster,
+        pod: None,
+        node,
+    };
     let value = run("parentIDTemplate", &settings.parent_id_template, &data)?;
     let id = parse_member_id("parent ID", &value, &settings.cluster.trust_domain)?;
     check_parent_id(&id)?;
@@ -43,7 +47,11 @@ pub(super) fn make<'s>(
     services: impl Iterator<Item = &'s str>,
 ) -> Result<Entry, EntryError> {
     let cluster = &around.settings.cluster;
-    let data = TemplateData { cluster, pod: Some(around.pod), node: around.node };
+    let data = TemplateData {
+        cluster,
+        pod: Some(around.pod),
+        node: around.node,
+    };
     let value = run("spiffeIDTemplate", &spec.spiffe_id, &data)?;
     let spiffe_id = parse_member_id("SPIFFE ID", &value, &cluster.trust_domain)?;
     let mut selectors = Vec::with_capacity(1 + spec.selectors.len());
@@ -114,5 +122,7 @@ fn run(
     template: &Template,
     data: &TemplateData<'_>,
 ) -> Result<String, EntryError> {
-    template.render(data).map_err(|source| EntryError::Template { field, source })
+    template
+        .render(data)
+        .map_err(|source| EntryError::Template { field, source })
 }

@@ -104,7 +104,10 @@ impl Registry {
             self.reclassify_cluster_spiffe_id(name);
         }
         let names: Vec<_> = self.static_entries.keys().cloned().collect();
-        names.iter().flat_map(|name| self.reclassify_static_entry(name)).collect()
+        names
+            .iter()
+            .flat_map(|name| self.reclassify_static_entry(name))
+            .collect()
     }
 
     /// Evaluates up to `budget` marked pods; the flag says whether more are marked.

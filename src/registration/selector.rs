@@ -87,7 +87,9 @@ impl Selector {
         for (key, value) in selector.match_labels.iter().flatten() {
             check_key(key)?;
             check_value(value)?;
-            compiled.pairs.push((key.as_str().into(), value.as_str().into()));
+            compiled
+                .pairs
+                .push((key.as_str().into(), value.as_str().into()));
         }
         for requirement in selector.match_expressions.iter().flatten() {
             compiled.add(requirement)?;
@@ -98,8 +100,13 @@ impl Selector {
     /// Whether it selects an object with these labels.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.pairs.iter().all(|(key, value)| labels.get(key) == Some(&**value))
-            && self.expressions.iter().all(|expression| expression.matches(labels))
+        self.pairs
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(&**value))
+            && self
+                .expressions
+                .iter()
+                .all(|expression| expression.matches(labels))
     }
 
     /// A label that everything it selects has.
@@ -117,7 +124,9 @@ impl Selector {
         let test = match (operator.as_str(), values.len()) {
             ("In" | "NotIn", 0) => return Err(SelectorError::MissingValues { key, operator }),
             ("In", 1) => {
-                let pairs = values.iter().map(|value| (key.as_str().into(), value.as_str().into()));
+                let pairs = values
+                    .iter()
+                    .map(|value| (key.as_str().into(), value.as_str().into()));
                 self.pairs.extend(pairs);
                 return Ok(());
             }
@@ -162,14 +171,18 @@ fn check_value(value: &str) -> Result<(), SelectorError> {
     if value.is_empty() || is_name(value) {
         return Ok(());
     }
-    Err(SelectorError::Value { value: value.into() })
+    Err(SelectorError::Value {
+        value: value.into(),
+    })
 }
 
 fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 fn is_subdomain(prefix: &str) -> bool {
@@ -201,36 +214,73 @@ mod tests {
             (json!({"matchLabels": {"app": "web", "tier": ""}}), true),
             (json!({"matchLabels": {"app": "db"}}), false),
             (json!({"matchLabels": {"none": ""}}), false),
-            (json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]}), true),
-            (json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "web"]}]}), true),
-            (json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}), false),
-            (json!({"matchExpressions": [{"key": "none", "operator": "In", "values": ["", "b"]}]}), false),
-            (json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}), false),
-            (json!({"matchExpressions": [{"key": "none", "operator": "NotIn", "values": ["web"]}]}), true),
-            (json!({"matchExpressions": [{"key": "tier", "operator": "Exists"}]}), true),
-            (json!({"matchExpressions": [{"key": "none", "operator": "Exists"}]}), false),
-            (json!({"matchExpressions": [{"key": "none", "operator": "DoesNotExist"}]}), true),
-            (json!({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}), false),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "web"]}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "In", "values": ["", "b"]}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "NotIn", "values": ["web"]}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "tier", "operator": "Exists"}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "Exists"}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "DoesNotExist"}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}),
+                false,
+            ),
             (
                 json!({"matchLabels": {"app": "web"},
                     "matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}),
                 false,
             ),
         ] {
-            assert_eq!(compile(selector.clone()).unwrap().matches(&labels), selected, "{selector}");
+            assert_eq!(
+                compile(selector.clone()).unwrap().matches(&labels),
+                selected,
+                "{selector}"
+            );
         }
         assert!(Selector::new(None).unwrap().matches(&labels));
     }
 
     #[test]
     fn refuses_what_apimachinery_refuses() {
-        let expression = |key: &str, operator: &str, values: &[&str]| {
-            json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-        };
+        let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
         let key = |key: &str| SelectorError::Key { key: key.into() };
         let with = |operator: &str| ("a".to_owned(), operator.to_owned());
         for (selector, error) in [
-            (expression("a", "Equals", &["b"]), SelectorError::Operator { operator: "Equals".into() }),
+            (
+                expression("a", "Equals", &["b"]),
+                SelectorError::Operator {
+                    operator: "Equals".into(),
+                },
+            ),
             (expression("a", "In", &[]), {
                 let (key, operator) = with("In");
                 SelectorError::MissingValues { key, operator }
@@ -239,8 +289,16 @@ mod tests {
                 let (key, operator) = with("Exists");
                 SelectorError::UnexpectedValues { key, operator }
             }),
-            (expression("a", "In", &["b c"]), SelectorError::Value { value: "b c".into() }),
-            (json!({"matchLabels": {"a": "-b"}}), SelectorError::Value { value: "-b".into() }),
+            (
+                expression("a", "In", &["b c"]),
+                SelectorError::Value {
+                    value: "b c".into(),
+                },
+            ),
+            (
+                json!({"matchLabels": {"a": "-b"}}),
+                SelectorError::Value { value: "-b".into() },
+            ),
             (json!({"matchLabels": {"": "b"}}), key("")),
             (json!({"matchLabels": {"a/b/c": "b"}}), key("a/b/c")),
             (json!({"matchLabels": {"A.io/x": "b"}}), key("A.io/x")),

@@ -36,7 +36,9 @@ impl Services {
         uid: &Arc<str>,
     ) -> impl Iterator<Item = &'a str> + use<'a> {
         let found = self.by_pod.get(&(namespace.clone(), uid.clone()));
-        found.into_iter().flat_map(|services| services.keys().map(|service| &**service))
+        found
+            .into_iter()
+            .flat_map(|services| services.keys().map(|service| &**service))
     }
 
     /// Takes in a slice and says whose services changed.
@@ -48,7 +50,10 @@ impl Services {
         let slice_name: SliceName = (namespace.as_str().into(), name.as_str().into());
         let old_service = self.slices.get(&slice_name).map(|old| old.service.clone());
         let lost = self.delete(namespace, name);
-        let service = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL));
+        let service = meta
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(SERVICE_LABEL));
         let Some(service) = service.filter(|service| !service.is_empty()) else {
             return lost;
         };
@@ -57,13 +62,24 @@ impl Services {
         let mut gained = BTreeSet::new();
         for pod in &pods {
             let key = (slice_name.0.clone(), pod.clone());
-            let slices = self.by_pod.entry(key).or_default().entry(service.clone()).or_default();
+            let slices = self
+                .by_pod
+                .entry(key)
+                .or_default()
+                .entry(service.clone())
+                .or_default();
             if slices.is_empty() {
                 gained.insert(pod.clone());
             }
             slices.insert(slice_name.clone());
         }
-        self.slices.insert(slice_name, Slice { service: service.clone(), pods });
+        self.slices.insert(
+            slice_name,
+            Slice {
+                service: service.clone(),
+                pods,
+            },
+        );
         if old_service == Some(service) {
             // What was lost and gained again has not changed.
             lost.symmetric_difference(&gained).cloned().collect()
@@ -100,7 +116,11 @@ impl Services {
 }
 
 fn pods_of(slice: &EndpointSlice) -> BTreeSet<Arc<str>> {
-    let targets = slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.target_ref.as_ref());
+    let targets = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .filter_map(|endpoint| endpoint.target_ref.as_ref());
     targets
         .filter(|target| target.kind.as_deref() == Some("Pod"))
         .filter_map(|target| target.uid.as_deref().map(Arc::from))
@@ -116,8 +136,10 @@ mod tests {
     fn slice(name: &str, service: &str, pods: &[&str]) -> EndpointSlice {
         let endpoints: Vec<_> = pods
             .iter()
-            .map(|uid| json!({"addresses": ["1.2.3.4"], "conditions": {"ready": false},
-                "targetRef": {"kind": "Pod", "uid": uid}}))
+            .map(|uid| {
+                json!({"addresses": ["1.2.3.4"], "conditions": {"ready": false},
+                "targetRef": {"kind": "Pod", "uid": uid}})
+            })
             .collect();
         serde_json::from_value(json!({
             "metadata": {"namespace": "n", "name": name, "labels": {SERVICE_LABEL: service}},
@@ -128,14 +150,24 @@ mod tests {
     }
 
     fn services(services: &Services, pod: &str) -> Vec<String> {
-        services.of_pod(&"n".into(), &pod.into()).map(str::to_owned).collect()
+        services
+            .of_pod(&"n".into(), &pod.into())
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
     fn a_pod_has_the_services_of_all_slices_that_name_it() {
         let mut all = Services::default();
-        let changed = |uids: &[&str]| uids.iter().map(|uid| Arc::from(*uid)).collect::<BTreeSet<_>>();
-        assert_eq!(all.apply(&slice("s1", "web", &["a", "b"])), changed(&["a", "b"]));
+        let changed = |uids: &[&str]| {
+            uids.iter()
+                .map(|uid| Arc::from(*uid))
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(
+            all.apply(&slice("s1", "web", &["a", "b"])),
+            changed(&["a", "b"])
+        );
         assert_eq!(all.apply(&slice("s2", "web", &["b"])), changed(&[]));
         assert_eq!(all.apply(&slice("s3", "db", &["b"])), changed(&["b"]));
         assert_eq!(services(&all, "b"), ["db", "web"]);
@@ -145,7 +177,13 @@ mod tests {
         assert_eq!(all.delete("n", "s2"), changed(&["b"]));
         assert_eq!(all.delete("n", "s2"), changed(&[]));
         assert_eq!(services(&all, "b"), ["api", "db"]);
-        assert_eq!((services(&all, "a").len(), all.of_pod(&"m".into(), &"b".into()).count()), (0, 0));
+        assert_eq!(
+            (
+                services(&all, "a").len(),
+                all.of_pod(&"m".into(), &"b".into()).count()
+            ),
+            (0, 0)
+        );
     }
 
     #[test]

@@ -2,9 +2,7 @@
 
 use regex::Regex;
 
-use super::{
-    template::{ClusterFacts, Template, TemplateError},
-};
+use super::template::{ClusterFacts, Template, TemplateError};
 use crate::{
     api::TrustDomainSpec,
     spiffe::{ParseTrustDomainError, TrustDomainName},
@@ -63,15 +61,21 @@ impl Settings {
             .trust_domain
             .parse()
             .map_err(|source| SettingsError::TrustDomain { source })?;
-        let parent = spec.parent_id_template.as_deref().filter(|template| !template.is_empty());
-        let parent_id_template = Template::parse_parent(parent.unwrap_or(DEFAULT_PARENT_ID_TEMPLATE))
-            .map_err(|source| SettingsError::ParentIdTemplate { source })?;
+        let parent = spec
+            .parent_id_template
+            .as_deref()
+            .filter(|template| !template.is_empty());
+        let parent_id_template =
+            Template::parse_parent(parent.unwrap_or(DEFAULT_PARENT_ID_TEMPLATE))
+                .map_err(|source| SettingsError::ParentIdTemplate { source })?;
         let ignore_namespaces = spec
             .ignore_namespaces
             .iter()
             .map(|expression| Regex::new(expression))
             .collect::<Result<_, _>>()
-            .map_err(|error| SettingsError::IgnoreNamespaces { message: error.to_string() })?;
+            .map_err(|error| SettingsError::IgnoreNamespaces {
+                message: error.to_string(),
+            })?;
         Ok(Self {
             cluster: ClusterFacts {
                 trust_domain,
@@ -95,7 +99,9 @@ impl Settings {
     /// Whether pods of this namespace get no identity.
     #[must_use]
     pub fn ignores_namespace(&self, namespace: &str) -> bool {
-        self.ignore_namespaces.iter().any(|expression| expression.is_match(namespace))
+        self.ignore_namespaces
+            .iter()
+            .any(|expression| expression.is_match(namespace))
     }
 }
 
@@ -119,7 +125,9 @@ mod tests {
 
     fn parse(json: serde_json::Value) -> Result<Settings, SettingsError> {
         let mut spec = json!({"trustDomain": "e.org", "authority": {"selfSigned": {}}});
-        spec.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+        spec.as_object_mut()
+            .unwrap()
+            .extend(json.as_object().unwrap().clone());
         Settings::parse(&serde_json::from_value(spec).unwrap())
     }
 
@@ -137,17 +145,29 @@ mod tests {
             ("a", true, Some("b"), false),
         ] {
             let settings = parse(json!({"className": own, "watchClassless": classless})).unwrap();
-            assert_eq!(settings.serves(other), served, "{own} {classless} {other:?}");
+            assert_eq!(
+                settings.serves(other),
+                served,
+                "{own} {classless} {other:?}"
+            );
         }
     }
 
     #[test]
     fn ignored_namespaces_match_anywhere() {
         let settings = parse(json!({"ignoreNamespaces": ["kube-system", "^a$", "b+"]})).unwrap();
-        for (namespace, ignored) in
-            [("kube-system", true), ("my-kube-system-2", true), ("a", true), ("ac", false), ("abc", true)]
-        {
-            assert_eq!(settings.ignores_namespace(namespace), ignored, "{namespace}");
+        for (namespace, ignored) in [
+            ("kube-system", true),
+            ("my-kube-system-2", true),
+            ("a", true),
+            ("ac", false),
+            ("abc", true),
+        ] {
+            assert_eq!(
+                settings.ignores_namespace(namespace),
+                ignored,
+                "{namespace}"
+            );
         }
     }
 
@@ -155,9 +175,18 @@ mod tests {
     fn refuses_what_does_not_parse() {
         for (spec, reason) in [
             (json!({"trustDomain": "E.org"}), "InvalidTrustDomain"),
-            (json!({"ignoreNamespaces": ["("]}), "InvalidIgnoreNamespaces"),
-            (json!({"parentIDTemplate": "{{ .PodMeta.Name }}"}), "InvalidParentIDTemplate"),
-            (json!({"parentIDTemplate": "{{ "}), "InvalidParentIDTemplate"),
+            (
+                json!({"ignoreNamespaces": ["("]}),
+                "InvalidIgnoreNamespaces",
+            ),
+            (
+                json!({"parentIDTemplate": "{{ .PodMeta.Name }}"}),
+                "InvalidParentIDTemplate",
+            ),
+            (
+                json!({"parentIDTemplate": "{{ "}),
+                "InvalidParentIDTemplate",
+            ),
         ] {
             assert_eq!(parse(spec).unwrap_err().reason(), reason);
         }

@@ -169,8 +169,10 @@ impl ParsedClusterSpiffeId {
     pub fn parse(spec: &ClusterSpiffeIdSpec) -> Result<Self, SpecError> {
         let spiffe_id = parse_template("spiffeIDTemplate", &spec.spiffe_id_template)?;
         let dns_names = parse_templates("dnsNameTemplates", &spec.dns_name_templates)?;
-        let selectors =
-            parse_templates("workloadSelectorTemplates", &spec.workload_selector_templates)?;
+        let selectors = parse_templates(
+            "workloadSelectorTemplates",
+            &spec.workload_selector_templates,
+        )?;
         let mut needed_pod_fields = FieldSet::default();
         for template in [&spiffe_id].into_iter().chain(&dns_names).chain(&selectors) {
             needed_pod_fields.extend(&template.needed_pod_fields());
@@ -217,7 +219,9 @@ impl ParsedStaticEntry {
         check_selectors(&selectors, spec.store_svid)?;
         check_dns_names(&spec.dns_names)?;
         let mut dns_names = Vec::new();
-        spec.dns_names.iter().for_each(|name| push_new(&mut dns_names, name.clone()));
+        spec.dns_names
+            .iter()
+            .for_each(|name| push_new(&mut dns_names, name.clone()));
         Ok(Self {
             spiffe_id,
             parent_id,
@@ -259,11 +263,11 @@ fn parse_template(field: &'static str, template: &str) -> Result<Template, SpecE
     Template::parse(template).map_err(|source| SpecError::Template { field, source })
 }
 
-fn parse_templates(
-    field: &'static str,
-    templates: &[String],
-) -> Result<Vec<Template>, SpecError> {
-    templates.iter().map(|template| parse_template(field, template)).collect()
+fn parse_templates(field: &'static str, templates: &[String]) -> Result<Vec<Template>, SpecError> {
+    templates
+        .iter()
+        .map(|template| parse_template(field, template))
+        .collect()
 }
 
 /// The lifetime in whole seconds, as the SPIRE API has it; none where the default applies.
@@ -275,7 +279,10 @@ fn parse_ttl(field: &'static str, value: Option<&str>) -> Result<Option<Duration
         .map_err(|source| SpecError::Duration { field, source })?
         .as_secs();
     if seconds > MAX_TTL {
-        return Err(SpecError::TtlTooLong { field, value: value.into() });
+        return Err(SpecError::TtlTooLong {
+            field,
+            value: value.into(),
+        });
     }
     Ok((seconds > 0).then_some(Duration::from_secs(seconds)))
 }
@@ -283,8 +290,11 @@ fn parse_ttl(field: &'static str, value: Option<&str>) -> Result<Option<Duration
 fn parse_federates_with(values: &[String]) -> Result<Vec<TrustDomainName>, SpecError> {
     let mut names = Vec::new();
     for value in values {
-        let name = TrustDomainName::from_name_or_id(value)
-            .map_err(|source| SpecError::FederatesWith { value: value.clone(), source })?;
+        let name =
+            TrustDomainName::from_name_or_id(value).map_err(|source| SpecError::FederatesWith {
+                value: value.clone(),
+                source,
+            })?;
         push_new(&mut names, name);
     }
     Ok(names)
@@ -300,7 +310,11 @@ fn parse_hint(hint: Option<&str>) -> Result<Option<Arc<str>>, SpecError> {
 
 fn check_selectors(selectors: &[EntrySelector], store_svid: bool) -> Result<(), SpecError> {
     let first = selectors.first().ok_or(SpecError::NoSelectors)?.kind();
-    match selectors.iter().map(EntrySelector::kind).find(|kind| *kind != first) {
+    match selectors
+        .iter()
+        .map(EntrySelector::kind)
+        .find(|kind| *kind != first)
+    {
         Some(second) if store_svid => Err(SpecError::MixedSelectorTypes {
             first: first.into(),
             second: second.into(),

@@ -6,7 +6,9 @@ use super::*;
 
 fn cluster_spiffe_id(json: Json) -> Result<ParsedClusterSpiffeId, SpecError> {
     let mut spec = json!({"spiffeIDTemplate": "spiffe://e.org/a"});
-    spec.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+    spec.as_object_mut()
+        .unwrap()
+        .extend(json.as_object().unwrap().clone());
     ParsedClusterSpiffeId::parse(&serde_json::from_value(spec).unwrap())
 }
 
@@ -16,21 +18,42 @@ fn static_entry(json: Json) -> Result<ParsedStaticEntry, SpecError> {
         "parentID": "spiffe://e.org/spire/server",
         "selectors": ["k8s:ns:a"],
     });
-    spec.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
-    ParsedStaticEntry::parse(&serde_json::from_value(spec).unwrap(), &"e.org".parse().unwrap())
+    spec.as_object_mut()
+        .unwrap()
+        .extend(json.as_object().unwrap().clone());
+    ParsedStaticEntry::parse(
+        &serde_json::from_value(spec).unwrap(),
+        &"e.org".parse().unwrap(),
+    )
 }
 
 #[test]
 fn says_what_is_wrong_with_a_cluster_spiffe_id() {
     let long_hint = "h".repeat(1025);
     for (spec, reason, part) in [
-        (json!({"spiffeIDTemplate": "{{ .Nope }}"}), "InvalidTemplate", "spiffeIDTemplate: line 1"),
-        (json!({"dnsNameTemplates": ["a", "{{"]}), "InvalidTemplate", "dnsNameTemplates"),
-        (json!({"workloadSelectorTemplates": ["{{ f }}"]}), "InvalidTemplate", "workloadSelector"),
+        (
+            json!({"spiffeIDTemplate": "{{ .Nope }}"}),
+            "InvalidTemplate",
+            "spiffeIDTemplate: line 1",
+        ),
+        (
+            json!({"dnsNameTemplates": ["a", "{{"]}),
+            "InvalidTemplate",
+            "dnsNameTemplates",
+        ),
+        (
+            json!({"workloadSelectorTemplates": ["{{ f }}"]}),
+            "InvalidTemplate",
+            "workloadSelector",
+        ),
         (json!({"ttl": "1d"}), "InvalidTTL", "ttl: \"1d\""),
         (json!({"jwtTtl": "-1h"}), "InvalidTTL", "jwtTtl"),
         (json!({"ttl": "596524h"}), "InvalidTTL", "596524h"),
-        (json!({"federatesWith": ["A"]}), "InvalidFederatesWith", "\"A\""),
+        (
+            json!({"federatesWith": ["A"]}),
+            "InvalidFederatesWith",
+            "\"A\"",
+        ),
         (json!({"hint": long_hint}), "HintTooLong", "1025"),
         (
             json!({"namespaceSelector": {"matchLabels": {"-": ""}}}),
@@ -54,13 +77,25 @@ fn says_what_is_wrong_with_a_static_entry() {
     for (spec, reason) in [
         (json!({"spiffeID": "a"}), "InvalidSPIFFEID"),
         (json!({"spiffeID": "spiffe://e.org"}), "InvalidSPIFFEID"),
-        (json!({"spiffeID": "spiffe://f.org/a"}), "ForeignTrustDomain"),
-        (json!({"spiffeID": "spiffe://e.org/spire/a"}), "ReservedSPIFFEID"),
-        (json!({"parentID": "spiffe://f.org/a"}), "ForeignTrustDomain"),
+        (
+            json!({"spiffeID": "spiffe://f.org/a"}),
+            "ForeignTrustDomain",
+        ),
+        (
+            json!({"spiffeID": "spiffe://e.org/spire/a"}),
+            "ReservedSPIFFEID",
+        ),
+        (
+            json!({"parentID": "spiffe://f.org/a"}),
+            "ForeignTrustDomain",
+        ),
         (json!({"parentID": "spiffe://e.org"}), "InvalidSPIFFEID"),
         (json!({"selectors": []}), "InvalidSelector"),
         (json!({"selectors": ["k8s"]}), "InvalidSelector"),
-        (json!({"selectors": ["k8s:a", "unix:b"], "storeSVID": true}), "InvalidSelector"),
+        (
+            json!({"selectors": ["k8s:a", "unix:b"], "storeSVID": true}),
+            "InvalidSelector",
+        ),
         (json!({"dnsNames": ["a b"]}), "InvalidDNSName"),
         (json!({"x509SVIDTTL": "x"}), "InvalidTTL"),
         (json!({"jwtSVIDTTL": "596524h"}), "InvalidTTL"),
@@ -75,8 +110,14 @@ fn says_what_is_wrong_with_a_static_entry() {
 #[test]
 fn lifetimes_are_whole_seconds_and_zero_is_the_default() {
     let parsed = cluster_spiffe_id(json!({"ttl": "1500ms", "jwtTtl": "0"})).unwrap();
-    assert_eq!((parsed.x509_ttl, parsed.jwt_ttl), (Some(Duration::from_secs(1)), None));
-    assert_eq!(cluster_spiffe_id(json!({"ttl": "900ms"})).unwrap().x509_ttl, None);
+    assert_eq!(
+        (parsed.x509_ttl, parsed.jwt_ttl),
+        (Some(Duration::from_secs(1)), None)
+    );
+    assert_eq!(
+        cluster_spiffe_id(json!({"ttl": "900ms"})).unwrap().x509_ttl,
+        None
+    );
 }
 
 #[test]

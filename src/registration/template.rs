@@ -67,7 +67,9 @@ pub struct TemplateData<'a> {
 #[non_exhaustive]
 pub enum TemplateError {
     /// It uses the pod where there is none.
-    #[error("line {line}, column {column}: a parent ID depends on the node alone and cannot use .{field}")]
+    #[error(
+        "line {line}, column {column}: a parent ID depends on the node alone and cannot use .{field}"
+    )]
     PodInParent {
         /// `PodMeta` or `PodSpec`.
         field: &'static str,
@@ -83,7 +85,9 @@ pub enum TemplateError {
         message: String,
     },
     /// It uses a field that does not exist.
-    #[error("line {line}, column {column}: {of} has no field {field:?}; fields have their Go names, such as .PodMeta.Namespace")]
+    #[error(
+        "line {line}, column {column}: {of} has no field {field:?}; fields have their Go names, such as .PodMeta.Namespace"
+    )]
     UnknownField {
         /// The field.
         field: String,
@@ -127,7 +131,12 @@ impl Template {
         let findings = check(source, with_pod)?;
         // An action prints a nil pointer as `<nil>` in Go, but the interpreter knows untyped nil
         // only, which prints as `<no value>`; the function `print` makes it `<nil>`.
-        insertions.extend(findings.printed_pointers.iter().map(|offset| (*offset, "print ")));
+        insertions.extend(
+            findings
+                .printed_pointers
+                .iter()
+                .map(|offset| (*offset, "print ")),
+        );
         insertions.sort_by_key(|(offset, _)| *offset);
         Ok(Self {
             source: source.into(),
@@ -148,7 +157,10 @@ impl Template {
     pub fn needed_pod_fields(&self) -> FieldSet {
         let used = |section, kept: &[&str]| {
             let fields = self.uses.get(&section).into_iter().flatten();
-            fields.copied().filter(|field| !kept.contains(field)).collect()
+            fields
+                .copied()
+                .filter(|field| !kept.contains(field))
+                .collect()
         };
         FieldSet {
             meta: used(Section::PodMeta, &ALWAYS_KEPT_META),
@@ -176,22 +188,31 @@ impl Template {
 
     fn interpret(&self, data: &TemplateData<'_>) -> Result<String, RunTemplateError> {
         let context = Context::from(self.values(data));
-        self.interpreted.render(&context).map_err(|error| RunTemplateError {
-            message: shorten(&error.to_string()),
-        })
+        self.interpreted
+            .render(&context)
+            .map_err(|error| RunTemplateError {
+                message: shorten(&error.to_string()),
+            })
     }
 
     /// The data, of which only what the template uses is there.
     fn values(&self, data: &TemplateData<'_>) -> Value {
         let text = |text: &str| Value::String(text.into());
         let constants = [
-            ("TrustDomain".to_owned(), text(data.cluster.trust_domain.as_str())),
+            (
+                "TrustDomain".to_owned(),
+                text(data.cluster.trust_domain.as_str()),
+            ),
             ("ClusterName".to_owned(), text(&data.cluster.cluster_name)),
-            ("ClusterDomain".to_owned(), text(&data.cluster.cluster_domain)),
+            (
+                "ClusterDomain".to_owned(),
+                text(&data.cluster.cluster_domain),
+            ),
         ];
         let sections = Section::ALL.into_iter().map(|section| {
             let value = if section.is_of_pod() {
-                data.pod.map(|pod| self.section(section, |field| pod_field(pod, section, field)))
+                data.pod
+                    .map(|pod| self.section(section, |field| pod_field(pod, section, field)))
             } else {
                 Some(self.node_section(section, data.node))
             };
@@ -201,18 +222,30 @@ impl Template {
     }
 
     fn node_section(&self, section: Section, node: &NodeFacts) -> Value {
-        let json = if self.uses.contains_key(&section) { node.json() } else { Json::Null };
-        let part = if section == Section::NodeMeta { "metadata" } else { "spec" };
+        let json = if self.uses.contains_key(&section) {
+            node.json()
+        } else {
+            Json::Null
+        };
+        let part = if section == Section::NodeMeta {
+            "metadata"
+        } else {
+            "spec"
+        };
         self.section(section, |field| json.get(part)?.get(field).cloned())
     }
 
     fn section(&self, section: Section, json: impl Fn(&str) -> Option<Json>) -> Value {
         let used = self.uses.get(&section);
-        let fields = go_model::fields(section.struct_name()).iter().filter_map(|field| {
-            let name = field.json.filter(|name| used.is_some_and(|used| used.contains(name)))?;
-            let value = go_value::from_json(&field.kind, json(name).as_ref());
-            Some((field.name.to_owned(), value))
-        });
+        let fields = go_model::fields(section.struct_name())
+            .iter()
+            .filter_map(|field| {
+                let name = field
+                    .json
+                    .filter(|name| used.is_some_and(|used| used.contains(name)))?;
+                let value = go_value::from_json(&field.kind, json(name).as_ref());
+                Some((field.name.to_owned(), value))
+            });
         Value::Object(fields.collect())
     }
 }
@@ -236,7 +269,10 @@ fn pod_field(pod: &PodFacts, section: Section, field: &str) -> Option<Json> {
         (Section::PodMeta, "namespace") => text(&pod.namespace),
         (Section::PodMeta, "uid") => text(&pod.uid),
         (Section::PodMeta, "labels") => Some(Json::Object(
-            pod.labels.iter().map(|(key, value)| (key.to_string(), (**value).into())).collect(),
+            pod.labels
+                .iter()
+                .map(|(key, value)| (key.to_string(), (**value).into()))
+                .collect(),
         )),
         (Section::PodMeta, _) => pod.detail.as_ref()?.meta(field).cloned(),
         (_, "nodeName") => text(&pod.node),
@@ -254,9 +290,11 @@ fn interpreter(source: &str) -> Result<gtmpl_ng::Template, TemplateError> {
             .with_total_iterations(MAX_ITERATIONS),
     );
     template.add_func("index", index);
-    template.parse(source).map_err(|error| TemplateError::Syntax {
-        message: shorten(&error.to_string()),
-    })?;
+    template
+        .parse(source)
+        .map_err(|error| TemplateError::Syntax {
+            message: shorten(&error.to_string()),
+        })?;
     Ok(template)
 }
 

@@ -38,7 +38,12 @@ pub(super) fn check(template: &str, with_pod: bool) -> Result<Findings, Template
         findings: Findings::default(),
         reassigned: reassigned_variables(&actions),
         variables: vec![("", Known::Root)],
-        frames: vec![Frame { dot: Known::Root, outer_dot: Known::Root, variables: 1, hidden: None }],
+        frames: vec![Frame {
+            dot: Known::Root,
+            outer_dot: Known::Root,
+            variables: 1,
+            hidden: None,
+        }],
     };
     for action in actions {
         check.action(action)?;
@@ -135,7 +140,10 @@ impl<'a> Check<'a> {
             self.escape(known);
         }
         let is_chain = !lexemes.iter().any(|lexeme| lexeme.token == Token::Pipe)
-            && !matches!(lexemes.first().map(|first| &first.token), Some(Token::Identifier(_)));
+            && !matches!(
+                lexemes.first().map(|first| &first.token),
+                Some(Token::Identifier(_))
+            );
         if let (Known::Typed(Type::Pointer(_)), true, false, Some(first)) =
             (known, is_chain, declares, lexemes.first())
         {
@@ -148,12 +156,21 @@ impl<'a> Check<'a> {
         let outer_dot = self.dot();
         let variables = self.variables.len();
         let dot = self.branch(keyword, cursor)?;
-        self.frames.push(Frame { dot, outer_dot, variables, hidden: None });
+        self.frames.push(Frame {
+            dot,
+            outer_dot,
+            variables,
+            hidden: None,
+        });
         Ok(())
     }
 
     /// Reads the pipeline of an `if`, `with` or `range` and says what the dot is in its body.
-    fn branch(&mut self, keyword: &str, cursor: &mut Cursor<'a, '_>) -> Result<Known, TemplateError> {
+    fn branch(
+        &mut self,
+        keyword: &str,
+        cursor: &mut Cursor<'a, '_>,
+    ) -> Result<Known, TemplateError> {
         let outer_dot = self.dot();
         match keyword {
             "range" => self.range(cursor),
@@ -192,7 +209,11 @@ impl<'a> Check<'a> {
             return Ok(());
         };
         frame.dot = frame.outer_dot;
-        if let Some(Lexeme { token: Token::Identifier(keyword), .. }) = cursor.next() {
+        if let Some(Lexeme {
+            token: Token::Identifier(keyword),
+            ..
+        }) = cursor.next()
+        {
             let dot = self.branch(keyword, cursor)?;
             if let Some(frame) = self.frames.last_mut() {
                 frame.dot = dot;
@@ -260,7 +281,10 @@ impl<'a> Check<'a> {
             cursor.next();
         }
         let mut arguments = Vec::new();
-        while !matches!(cursor.peek(), None | Some(Token::Pipe | Token::CloseParenthesis)) {
+        while !matches!(
+            cursor.peek(),
+            None | Some(Token::Pipe | Token::CloseParenthesis)
+        ) {
             arguments.push(self.operand(cursor)?);
         }
         arguments.extend(piped);
@@ -292,8 +316,11 @@ impl<'a> Check<'a> {
             Token::Identifier(name) => result_of(name, &[]),
             _ => Known::Simple,
         };
-        while let Some(Lexeme { token: Token::Field(name), offset, glued: true }) =
-            cursor.rest.first()
+        while let Some(Lexeme {
+            token: Token::Field(name),
+            offset,
+            glued: true,
+        }) = cursor.rest.first()
         {
             known = self.field(known, name, *offset)?;
             cursor.next();
@@ -308,7 +335,11 @@ impl<'a> Check<'a> {
             Known::Section(section) => {
                 let field = go_model::field(section.struct_name(), name)
                     .ok_or_else(|| self.unknown_field(name, section.struct_name(), offset))?;
-                self.findings.uses.entry(section).or_default().extend(field.json);
+                self.findings
+                    .uses
+                    .entry(section)
+                    .or_default()
+                    .extend(field.json);
                 Ok(Known::Typed(&field.kind))
             }
             // A missing key has any field.
@@ -331,7 +362,11 @@ impl<'a> Check<'a> {
             .ok_or_else(|| self.unknown_field(name, "the template's data", offset))?;
         if section.is_of_pod() && !self.with_pod {
             let (line, column) = position(self.template, offset);
-            return Err(TemplateError::PodInParent { field: section.name(), line, column });
+            return Err(TemplateError::PodInParent {
+                field: section.name(),
+                line,
+                column,
+            });
         }
         Ok(Known::Section(section))
     }
@@ -365,17 +400,28 @@ impl<'a> Check<'a> {
     }
 
     fn variable(&self, name: &str) -> Known {
-        let found = self.variables.iter().rev().find(|(other, _)| *other == name);
+        let found = self
+            .variables
+            .iter()
+            .rev()
+            .find(|(other, _)| *other == name);
         found.map_or(Known::Anything, |(_, known)| *known)
     }
 
     fn dot(&self) -> Known {
-        self.frames.last().map_or(Known::Anything, |frame| frame.dot)
+        self.frames
+            .last()
+            .map_or(Known::Anything, |frame| frame.dot)
     }
 
     fn unknown_field(&self, field: &str, of: &'static str, offset: usize) -> TemplateError {
         let (line, column) = position(self.template, offset);
-        TemplateError::UnknownField { field: field.into(), of, line, column }
+        TemplateError::UnknownField {
+            field: field.into(),
+            of,
+            line,
+            column,
+        }
     }
 }
 
@@ -406,9 +452,8 @@ fn is_declaration(lexeme: &Lexeme<'_>) -> bool {
 }
 
 fn reassigned_variables<'a>(actions: &[&[Lexeme<'a>]]) -> BTreeSet<&'a str> {
-    let assigns = |action: &&[Lexeme<'a>]| {
-        action.iter().any(|lexeme| lexeme.token == Token::Assign)
-    };
+    let assigns =
+        |action: &&[Lexeme<'a>]| action.iter().any(|lexeme| lexeme.token == Token::Assign);
     actions
         .iter()
         .filter(|action| assigns(action))
@@ -435,7 +480,9 @@ fn is_pair_of_equals(pair: &[Known]) -> bool {
 fn result_of(function: &str, arguments: &[Known]) -> Known {
     match function {
         "index" => arguments.iter().skip(1).fold(
-            arguments.first().map_or(Known::Anything, |known| dereference(*known)),
+            arguments
+                .first()
+                .map_or(Known::Anything, |known| dereference(*known)),
             |known, _| match known {
                 Known::Typed(Type::List(item) | Type::Map(item)) => Known::Typed(item),
                 _ => Known::Anything,

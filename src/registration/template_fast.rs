@@ -20,7 +20,11 @@ pub(super) struct FastTemplate(Vec<Piece>);
 enum Piece {
     ClusterDomain,
     ClusterName,
-    Label { of: Labelled, key: Box<str>, missing: &'static str },
+    Label {
+        of: Labelled,
+        key: Box<str>,
+        missing: &'static str,
+    },
     NodeName,
     NodeUid,
     PodName,
@@ -89,7 +93,14 @@ impl Piece {
 
 fn piece(lexemes: &[Lexeme<'_>]) -> Option<Piece> {
     match lexemes {
-        [Lexeme { token: Token::Identifier("index"), .. }, chain @ .., last] => {
+        [
+            Lexeme {
+                token: Token::Identifier("index"),
+                ..
+            },
+            chain @ ..,
+            last,
+        ] => {
             let Token::PlainString(key) = last.token else {
                 return None;
             };

@@ -59,9 +59,15 @@ pub(super) fn parts(template: &str) -> Vec<Part<'_>> {
     let mut trim_next = false;
     while let Some((text, action)) = rest.split_once("{{") {
         let trims_before = action.starts_with('-')
-            && action.get(1..).is_some_and(|after| after.starts_with(is_space));
+            && action
+                .get(1..)
+                .is_some_and(|after| after.starts_with(is_space));
         push_text(&mut parts, text, trim_next, trims_before);
-        let body = if trims_before { action.get(1..).unwrap_or_default() } else { action };
+        let body = if trims_before {
+            action.get(1..).unwrap_or_default()
+        } else {
+            action
+        };
         let (inner, after, trims_after) = split_action(body);
         parts.push(Part::Action(lexemes(inner, offset_in(template, inner))));
         trim_next = trims_after;
@@ -81,9 +87,7 @@ pub(super) fn expand_else_with(template: &str) -> Vec<(usize, &'static str)> {
             continue;
         };
         match lexemes.as_slice() {
-            [first, second, ..]
-                if first.is_word("else") && second.is_word("with") =>
-            {
+            [first, second, ..] if first.is_word("else") && second.is_word("with") => {
                 insertions.push((second.offset, "}}{{"));
                 if let Some(missing) = ends_missing.last_mut() {
                     *missing += 1;
@@ -107,13 +111,27 @@ pub(super) fn expand_else_with(template: &str) -> Vec<(usize, &'static str)> {
 pub(super) fn position(template: &str, offset: usize) -> (usize, usize) {
     let before = template.get(..offset).unwrap_or(template);
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
     (line, column)
 }
 
 fn push_text<'a>(parts: &mut Vec<Part<'a>>, text: &'a str, trim_start: bool, trim_end: bool) {
-    let text = if trim_start { text.trim_start_matches(is_space) } else { text };
-    let text = if trim_end { text.trim_end_matches(is_space) } else { text };
+    let text = if trim_start {
+        text.trim_start_matches(is_space)
+    } else {
+        text
+    };
+    let text = if trim_end {
+        text.trim_end_matches(is_space)
+    } else {
+        text
+    };
     if !text.is_empty() {
         parts.push(Part::Text(text));
     }
@@ -150,7 +168,10 @@ fn closing_braces(body: &str) -> usize {
 
 /// The length of the string, raw string or character constant at the start of `rest`.
 fn constant_length(rest: &str) -> Option<usize> {
-    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\'' | '`'))?;
+    let quote = rest
+        .chars()
+        .next()
+        .filter(|c| matches!(c, '"' | '\'' | '`'))?;
     let mut escaped = false;
     for (at, c) in rest.char_indices().skip(1) {
         if escaped {
@@ -178,7 +199,11 @@ fn lexemes(action: &str, base: usize) -> Vec<Lexeme<'_>> {
             continue;
         }
         let (token, length) = lex(rest);
-        found.push(Lexeme { token, offset: base + at, glued });
+        found.push(Lexeme {
+            token,
+            offset: base + at,
+            glued,
+        });
         at += length;
         glued = true;
     }
@@ -190,7 +215,11 @@ fn lex(rest: &str) -> (Token<'_>, usize) {
     if let Some(length) = constant_length(rest) {
         let inner = rest.get(1..length - 1).unwrap_or_default();
         let plain = rest.starts_with('`') || (rest.starts_with('"') && !inner.contains('\\'));
-        let token = if plain { Token::PlainString(inner) } else { Token::Other };
+        let token = if plain {
+            Token::PlainString(inner)
+        } else {
+            Token::Other
+        };
         return (token, length);
     }
     for (text, token) in [
@@ -224,7 +253,9 @@ fn lex(rest: &str) -> (Token<'_>, usize) {
 }
 
 fn word(rest: &str) -> &str {
-    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(rest.len());
     rest.get(..end).unwrap_or_default()
 }
 
@@ -247,7 +278,10 @@ mod tests {
     use super::*;
 
     fn tokens(action: &str) -> Vec<Token<'_>> {
-        lexemes(action, 0).into_iter().map(|lexeme| lexeme.token).collect()
+        lexemes(action, 0)
+            .into_iter()
+            .map(|lexeme| lexeme.token)
+            .collect()
     }
 
     #[test]
@@ -271,7 +305,10 @@ mod tests {
 
     #[test]
     fn tells_chains_from_arguments() {
-        let glued: Vec<_> = lexemes("$x.A .B", 0).iter().map(|lexeme| lexeme.glued).collect();
+        let glued: Vec<_> = lexemes("$x.A .B", 0)
+            .iter()
+            .map(|lexeme| lexeme.glued)
+            .collect();
         assert_eq!(glued, [false, true, false]);
         assert_eq!(
             tokens(r#"$x := index .A "b" 0 | print"#),

@@ -19,8 +19,16 @@ impl World {
         let pod: Pod = serde_json::from_value(json["pod"].clone()).unwrap();
         let node: Node = serde_json::from_value(json["node"].clone()).unwrap();
         let mut keep = FieldSet::default();
-        keep.meta.extend(go_model::fields("ObjectMeta").iter().filter_map(|field| field.json));
-        keep.spec.extend(go_model::fields("PodSpec").iter().filter_map(|field| field.json));
+        keep.meta.extend(
+            go_model::fields("ObjectMeta")
+                .iter()
+                .filter_map(|field| field.json),
+        );
+        keep.spec.extend(
+            go_model::fields("PodSpec")
+                .iter()
+                .filter_map(|field| field.json),
+        );
         let mut interner = Interner::default();
         Self {
             cluster: ClusterFacts {
@@ -35,7 +43,11 @@ impl World {
     }
 
     fn data(&self) -> TemplateData<'_> {
-        TemplateData { cluster: &self.cluster, pod: Some(&self.pod), node: &self.node }
+        TemplateData {
+            cluster: &self.cluster,
+            pod: Some(&self.pod),
+            node: &self.node,
+        }
     }
 }
 
@@ -46,11 +58,16 @@ fn renders_what_go_renders() {
     for vector in world.vectors.as_array().unwrap() {
         let source = vector["template"].as_str().unwrap();
         let ours = match Template::parse(source) {
-            Ok(template) => template.render(&world.data()).map_err(|error| error.to_string()),
+            Ok(template) => template
+                .render(&world.data())
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         if ours.as_deref().ok() != vector["output"].as_str() {
-            differences.push(format!("{source}\n  Go:   {}\n  ours: {ours:?}", vector["output"]));
+            differences.push(format!(
+                "{source}\n  Go:   {}\n  ours: {ours:?}",
+                vector["output"]
+            ));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
@@ -65,7 +82,13 @@ fn plain_templates_need_no_interpreter() {
         "{{ .PodMeta.Labels.app }}.{{ .ClusterDomain }}",
     ] {
         assert!(FastTemplate::new(source).is_some(), "{source}");
-        assert!(Template::parse(source).unwrap().needed_pod_fields().is_empty(), "{source}");
+        assert!(
+            Template::parse(source)
+                .unwrap()
+                .needed_pod_fields()
+                .is_empty(),
+            "{source}"
+        );
     }
 }
 
@@ -79,13 +102,34 @@ fn errors_name_position_and_reason() {
     };
     for (source, error) in [
         ("{{ .PodMeta.Nope }}", unknown("Nope", "ObjectMeta", 1, 12)),
-        ("a\n{{ .Nope }}", unknown("Nope", "the template's data", 2, 4)),
-        ("{{ .PodMeta.Name.X }}", unknown("X", "a plain value", 1, 17)),
-        ("{{ .PodSpec.Containers.Name }}", unknown("Name", "a list", 1, 23)),
-        ("{{ range .PodSpec.Volumes }}{{ .Nme }}{{ end }}", unknown("Nme", "Volume", 1, 32)),
-        ("{{ $m := .PodMeta }}{{ $m.uid }}", unknown("uid", "ObjectMeta", 1, 26)),
-        ("{{ with .NodeMeta }}{{ else with .PodSpec }}{{ .X }}{{ end }}", unknown("X", "PodSpec", 1, 48)),
-        ("{{ .PodMeta.ResourceVersion }}", unknown("ResourceVersion", "ObjectMeta", 1, 12)),
+        (
+            "a\n{{ .Nope }}",
+            unknown("Nope", "the template's data", 2, 4),
+        ),
+        (
+            "{{ .PodMeta.Name.X }}",
+            unknown("X", "a plain value", 1, 17),
+        ),
+        (
+            "{{ .PodSpec.Containers.Name }}",
+            unknown("Name", "a list", 1, 23),
+        ),
+        (
+            "{{ range .PodSpec.Volumes }}{{ .Nme }}{{ end }}",
+            unknown("Nme", "Volume", 1, 32),
+        ),
+        (
+            "{{ $m := .PodMeta }}{{ $m.uid }}",
+            unknown("uid", "ObjectMeta", 1, 26),
+        ),
+        (
+            "{{ with .NodeMeta }}{{ else with .PodSpec }}{{ .X }}{{ end }}",
+            unknown("X", "PodSpec", 1, 48),
+        ),
+        (
+            "{{ .PodMeta.ResourceVersion }}",
+            unknown("ResourceVersion", "ObjectMeta", 1, 12),
+        ),
     ] {
         assert_eq!(Template::parse(source), Err(error), "{source}");
     }
@@ -99,7 +143,11 @@ fn errors_name_position_and_reason() {
 fn a_parent_id_cannot_use_the_pod() {
     assert_eq!(
         Template::parse_parent("{{ .NodeMeta.Name }}{{ .PodMeta.Name }}"),
-        Err(TemplateError::PodInParent { field: "PodMeta", line: 1, column: 24 })
+        Err(TemplateError::PodInParent {
+            field: "PodMeta",
+            line: 1,
+            column: 24
+        })
     );
     assert!(Template::parse_parent("{{ .NodeSpec.PodCIDR }}{{ .ClusterName }}").is_ok());
 }
@@ -108,16 +156,26 @@ fn a_parent_id_cannot_use_the_pod() {
 fn what_a_template_reads_is_known() {
     let needed = |source: &str| {
         let fields = Template::parse(source).unwrap().needed_pod_fields();
-        (fields.meta.into_iter().collect::<Vec<_>>(), fields.spec.into_iter().collect::<Vec<_>>())
+        (
+            fields.meta.into_iter().collect::<Vec<_>>(),
+            fields.spec.into_iter().collect::<Vec<_>>(),
+        )
     };
-    assert_eq!(needed("{{ .PodMeta.Annotations.x }}"), (vec!["annotations"], vec![]));
     assert_eq!(
-        needed("{{ with .PodSpec }}{{ .HostIPC }}{{ range .Containers }}{{ .Name }}{{ end }}{{ end }}"),
+        needed("{{ .PodMeta.Annotations.x }}"),
+        (vec!["annotations"], vec![])
+    );
+    assert_eq!(
+        needed(
+            "{{ with .PodSpec }}{{ .HostIPC }}{{ range .Containers }}{{ .Name }}{{ end }}{{ end }}"
+        ),
         (vec![], vec!["containers", "hostIPC"])
     );
-    let (meta, spec) = needed("{{ printf \"%v\" .PodMeta }}{{ $x := .PodSpec }}{{ $x = .PodSpec }}");
+    let (meta, spec) =
+        needed("{{ printf \"%v\" .PodMeta }}{{ $x := .PodSpec }}{{ $x = .PodSpec }}");
     assert!(meta.len() > 5 && spec.len() > 20, "{meta:?} {spec:?}");
-    let (meta, spec) = needed("{{ define \"x\" }}{{ .PodMeta.Name }}{{ end }}{{ template \"x\" . }}");
+    let (meta, spec) =
+        needed("{{ define \"x\" }}{{ .PodMeta.Name }}{{ end }}{{ template \"x\" . }}");
     assert!(meta.len() > 5 && spec.len() > 20, "{meta:?} {spec:?}");
 }
 
@@ -131,7 +189,13 @@ fn a_template_is_bounded() {
         r#"{{ $s := "xx" }}{{ range 30 }}{{ $s = print $s $s }}{{ end }}"#,
         r#"{{ define "r" }}{{ template "r" . }}{{ end }}{{ template "r" . }}"#,
     ] {
-        assert!(Template::parse(source).unwrap().render(&world.data()).is_err(), "{source}");
+        assert!(
+            Template::parse(source)
+                .unwrap()
+                .render(&world.data())
+                .is_err(),
+            "{source}"
+        );
     }
 }
 

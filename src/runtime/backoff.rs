@@ -23,16 +23,22 @@ struct Failure {
 
 impl<K> Default for Backoff<K> {
     fn default() -> Self {
-        Self { failed: BTreeMap::new() }
+        Self {
+            failed: BTreeMap::new(),
+        }
     }
 }
 
 impl<K: Ord + Clone> Backoff<K> {
     /// Notes a failure; the pause doubles up to a minute, each with ±25 % jitter.
     pub fn failed(&mut self, key: K) {
-        let failure =
-            self.failed.entry(key).or_insert(Failure { attempts: 0, due: Instant::now() });
-        let pause = FIRST.saturating_mul(1 << failure.attempts.min(10)).min(LONGEST);
+        let failure = self.failed.entry(key).or_insert(Failure {
+            attempts: 0,
+            due: Instant::now(),
+        });
+        let pause = FIRST
+            .saturating_mul(1 << failure.attempts.min(10))
+            .min(LONGEST);
         failure.attempts = failure.attempts.saturating_add(1);
         failure.due = Instant::now() + pause.mul_f64(rand::rng().random_range(0.75..1.25));
     }
@@ -45,7 +51,11 @@ impl<K: Ord + Clone> Backoff<K> {
     /// The objects that are due, each to be tried once now.
     pub fn due(&mut self) -> Vec<K> {
         let now = Instant::now();
-        self.failed.iter().filter(|(_, f)| f.due <= now).map(|(key, _)| key.clone()).collect()
+        self.failed
+            .iter()
+            .filter(|(_, f)| f.due <= now)
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     /// Waits until the next object is due; for ever when none is.

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, ObjectMeta, PostParams};
 use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -61,7 +61,14 @@ impl Recorder {
                 }
             }
         };
-        (Self { queue, published: Arc::default(), instance }, publish)
+        (
+            Self {
+                queue,
+                published: Arc::default(),
+                instance,
+            },
+            publish,
+        )
     }
 
     /// Publishes an event on `regarding`, unless an equal one was published lately.
@@ -82,7 +89,12 @@ impl Recorder {
         let event = Event {
             metadata: ObjectMeta {
                 // The API keeps the events of cluster-scoped objects in `default`.
-                namespace: Some(regarding.namespace.clone().unwrap_or_else(|| "default".into())),
+                namespace: Some(
+                    regarding
+                        .namespace
+                        .clone()
+                        .unwrap_or_else(|| "default".into()),
+                ),
                 name: Some(format!(
                     "{}.{:x}{:04x}",
                     crate::truncate(name, 200),
@@ -111,7 +123,10 @@ impl Recorder {
 
     fn is_new(&self, key: String) -> bool {
         let now = Instant::now();
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self
+            .published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if published.get(&key).is_some_and(|at| now - *at < QUIET) {
             return false;
         }

@@ -13,17 +13,28 @@ pub struct Health {
 impl Health {
     /// Waits for `name` until [`Self::done`].
     pub fn expect(&self, name: &'static str) {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        self.missing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name);
     }
 
     /// `name` has happened.
     pub fn done(&self, name: &'static str) {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.missing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
     }
 
     /// What has not happened yet.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.missing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect()
     }
 }

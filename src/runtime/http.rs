@@ -47,7 +47,9 @@ pub async fn serve(
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(endpoints)
         .into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
 }
 
 async fn ready(State(endpoints): State<Endpoints>) -> impl IntoResponse {
@@ -62,7 +64,10 @@ async fn ready(State(endpoints): State<Endpoints>) -> impl IntoResponse {
 
 async fn metrics(State(endpoints): State<Endpoints>) -> impl IntoResponse {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], endpoints.metrics.encode())
+    (
+        [(header::CONTENT_TYPE, content_type)],
+        endpoints.metrics.encode(),
+    )
 }
 
 async fn set_log_level(
@@ -79,6 +84,9 @@ async fn set_log_level(
             tracing::info!(filter = filter.trim(), "log filter replaced");
             (StatusCode::OK, "ok\n".to_owned())
         }
-        Err(error) => (StatusCode::BAD_REQUEST, format!("{}\n", crate::error_chain(&error))),
+        Err(error) => (
+            StatusCode::BAD_REQUEST,
+            format!("{}\n", crate::error_chain(&error)),
+        ),
     }
 }

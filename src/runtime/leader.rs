@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, ObjectMeta, PostParams};
 use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -114,7 +114,10 @@ impl Candidate {
             }
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "cannot reach the Lease");
-                if self.renewed_at.is_some_and(|at| at.elapsed() >= RENEW_DEADLINE) {
+                if self
+                    .renewed_at
+                    .is_some_and(|at| at.elapsed() >= RENEW_DEADLINE)
+                {
                     self.renewed_at = None;
                 }
             }
@@ -156,7 +159,10 @@ impl Candidate {
         let previous = record.unwrap_or_default();
         let now = MicroTime(Timestamp::now());
         let taken_over = previous.holder != holder;
-        let mut spec = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let mut spec = lease
+            .as_ref()
+            .and_then(|lease| lease.spec.clone())
+            .unwrap_or_default();
         if taken_over {
             spec.acquire_time = Some(now.clone());
             spec.lease_transitions = Some(previous.transitions.saturating_add(1));
@@ -169,12 +175,25 @@ impl Candidate {
         };
         match lease {
             Some(lease) => {
-                let lease = Lease { spec: Some(spec), ..lease };
-                call(self.leases.replace(&self.name, &PostParams::default(), &lease)).await?;
+                let lease = Lease {
+                    spec: Some(spec),
+                    ..lease
+                };
+                call(
+                    self.leases
+                        .replace(&self.name, &PostParams::default(), &lease),
+                )
+                .await?;
             }
             None => {
-                let metadata = ObjectMeta { name: Some(self.name.clone()), ..Default::default() };
-                let lease = Lease { metadata, spec: Some(spec) };
+                let metadata = ObjectMeta {
+                    name: Some(self.name.clone()),
+                    ..Default::default()
+                };
+                let lease = Lease {
+                    metadata,
+                    spec: Some(spec),
+                };
                 call(self.leases.create(&PostParams::default(), &lease)).await?;
             }
         }
@@ -202,9 +221,15 @@ impl Candidate {
 fn record_of(lease: &Lease) -> Record {
     let spec = lease.spec.as_ref();
     Record {
-        holder: spec.and_then(|spec| spec.holder_identity.clone()).unwrap_or_default(),
-        renewed: spec.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0),
-        transitions: spec.and_then(|spec| spec.lease_transitions).unwrap_or_default(),
+        holder: spec
+            .and_then(|spec| spec.holder_identity.clone())
+            .unwrap_or_default(),
+        renewed: spec
+            .and_then(|spec| spec.renew_time.as_ref())
+            .map(|time| time.0),
+        transitions: spec
+            .and_then(|spec| spec.lease_transitions)
+            .unwrap_or_default(),
     }
 }
 
@@ -213,18 +238,27 @@ mod tests {
     use super::*;
 
     fn held_by(holder: &str) -> Record {
-        Record { holder: holder.into(), ..Record::default() }
+        Record {
+            holder: holder.into(),
+            ..Record::default()
+        }
     }
 
     #[test]
     fn takes_a_lease_that_nobody_holds() {
         assert_eq!(decide(None, "me", Duration::ZERO), Decision::Acquire);
-        assert_eq!(decide(Some(&held_by("")), "me", Duration::ZERO), Decision::Acquire);
+        assert_eq!(
+            decide(Some(&held_by("")), "me", Duration::ZERO),
+            Decision::Acquire
+        );
     }
 
     #[test]
     fn renews_its_own_lease() {
-        assert_eq!(decide(Some(&held_by("me")), "me", LEASE_DURATION), Decision::Renew);
+        assert_eq!(
+            decide(Some(&held_by("me")), "me", LEASE_DURATION),
+            Decision::Renew
+        );
     }
 
     #[test]
@@ -233,6 +267,9 @@ mod tests {
         let almost = LEASE_DURATION - Duration::from_millis(1);
         assert_eq!(decide(Some(&other), "me", Duration::ZERO), Decision::Wait);
         assert_eq!(decide(Some(&other), "me", almost), Decision::Wait);
-        assert_eq!(decide(Some(&other), "me", LEASE_DURATION), Decision::Acquire);
+        assert_eq!(
+            decide(Some(&other), "me", LEASE_DURATION),
+            Decision::Acquire
+        );
     }
 }

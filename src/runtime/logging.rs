@@ -64,6 +64,9 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, LogError> {
             .boxed(),
         LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).init();
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .init();
     Ok(LogControl(handle))
 }

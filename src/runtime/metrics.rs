@@ -13,8 +13,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Buckets from half a millisecond to about a minute.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+const LATENCY_BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0,
+];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Domain {
@@ -124,15 +125,27 @@ impl Metrics {
             "Time one reconcile took",
             self.reconcile_seconds.clone(),
         );
-        r.register("reconcile_errors", "Failed reconciles", self.reconcile_errors.clone());
+        r.register(
+            "reconcile_errors",
+            "Failed reconciles",
+            self.reconcile_errors.clone(),
+        );
         r.register("entries", "Registered entries", self.entries.clone());
-        r.register("object_entries", "Entries of one object", self.object_entries.clone());
+        r.register(
+            "object_entries",
+            "Entries of one object",
+            self.object_entries.clone(),
+        );
         r.register(
             "render_failures",
             "Pods for which an object makes no entry",
             self.render_failures.clone(),
         );
-        r.register("masked_entries", "Entries an older object declares", self.masked.clone());
+        r.register(
+            "masked_entries",
+            "Entries an older object declares",
+            self.masked.clone(),
+        );
         r.register(
             "pod_certificates",
             "Answered PodCertificateRequests",
@@ -169,7 +182,11 @@ impl Metrics {
             "Watches that started over with a list",
             self.watch_restarts.clone(),
         );
-        r.register("watch_errors", "Failed lists and watches", self.watch_errors.clone());
+        r.register(
+            "watch_errors",
+            "Failed lists and watches",
+            self.watch_errors.clone(),
+        );
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -184,15 +201,23 @@ impl Metrics {
 
     /// A reconcile of `kind` ended after `elapsed`, with the reason where it failed.
     pub fn reconciled(&self, kind: &'static str, elapsed: Duration, failure: Option<&'static str>) {
-        self.reconcile_seconds.get_or_create(&Kind { kind }).observe(elapsed.as_secs_f64());
+        self.reconcile_seconds
+            .get_or_create(&Kind { kind })
+            .observe(elapsed.as_secs_f64());
         if let Some(reason) = failure {
-            self.reconcile_errors.get_or_create(&KindReason { kind, reason }).inc();
+            self.reconcile_errors
+                .get_or_create(&KindReason { kind, reason })
+                .inc();
         }
     }
 
     /// A trust domain has `entries` entries.
     pub fn set_entries(&self, trust_domain: &str, entries: i64) {
-        self.entries.get_or_create(&Domain { trust_domain: trust_domain.into() }).set(entries);
+        self.entries
+            .get_or_create(&Domain {
+                trust_domain: trust_domain.into(),
+            })
+            .set(entries);
     }
 
     /// The counts of one registering object; none when it is gone.
@@ -203,11 +228,19 @@ impl Metrics {
         name: &str,
         counts: Option<ObjectCounts>,
     ) {
-        let object = Object { trust_domain: trust_domain.into(), kind, name: name.into() };
+        let object = Object {
+            trust_domain: trust_domain.into(),
+            kind,
+            name: name.into(),
+        };
         match counts {
             Some(counts) => {
-                self.object_entries.get_or_create(&object).set(counts.entries);
-                self.render_failures.get_or_create(&object).set(counts.render_failures);
+                self.object_entries
+                    .get_or_create(&object)
+                    .set(counts.entries);
+                self.render_failures
+                    .get_or_create(&object)
+                    .set(counts.render_failures);
                 self.masked.get_or_create(&object).set(counts.masked);
             }
             None => {
@@ -220,7 +253,10 @@ impl Metrics {
 
     /// A PodCertificateRequest was answered with `result`, such as `issued`.
     pub fn pod_certificate(&self, trust_domain: &str, result: &'static str) {
-        let labels = DomainResult { trust_domain: trust_domain.into(), result };
+        let labels = DomainResult {
+            trust_domain: trust_domain.into(),
+            result,
+        };
         self.pod_certificates.get_or_create(&labels).inc();
     }
 
@@ -236,20 +272,29 @@ impl Metrics {
 
     /// A certificate was accepted `elapsed` after the news of its request.
     pub fn issued(&self, elapsed: Duration) {
-        self.request_to_issued_seconds.observe(elapsed.as_secs_f64());
+        self.request_to_issued_seconds
+            .observe(elapsed.as_secs_f64());
     }
 
     /// When the active CA, and the last root of the bundle, expire (Unix seconds).
-    #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "below 2^53 for ages")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::as_conversions,
+        reason = "below 2^53 for ages"
+    )]
     pub fn set_expiry(&self, trust_domain: &str, ca: i64, bundle: i64) {
-        let labels = Domain { trust_domain: trust_domain.into() };
+        let labels = Domain {
+            trust_domain: trust_domain.into(),
+        };
         self.ca_expiry.get_or_create(&labels).set(ca as f64);
         self.bundle_expiry.get_or_create(&labels).set(bundle as f64);
     }
 
     /// A trust domain is not served any more.
     pub fn forget_trust_domain(&self, trust_domain: &str) {
-        let labels = Domain { trust_domain: trust_domain.into() };
+        let labels = Domain {
+            trust_domain: trust_domain.into(),
+        };
         self.entries.remove(&labels);
         self.ca_expiry.remove(&labels);
         self.bundle_expiry.remove(&labels);
@@ -278,7 +323,10 @@ mod tests {
     #[test]
     fn objects_that_are_gone_leave_no_metric() {
         let metrics = Metrics::new();
-        let counts = ObjectCounts { entries: 3, ..ObjectCounts::default() };
+        let counts = ObjectCounts {
+            entries: 3,
+            ..ObjectCounts::default()
+        };
         metrics.set_object("example.org", "ClusterSPIFFEID", "web", Some(counts));
         let line = "spiffe_operator_object_entries{trust_domain=\"example.org\",\
                     kind=\"ClusterSPIFFEID\",name=\"web\"} 3";

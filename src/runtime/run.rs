@@ -80,9 +80,19 @@ pub enum RunError {
 /// # Errors
 /// When it cannot start.
 pub async fn run(config: Config) -> Result<(), RunError> {
-    let Config { kubeconfig, context, namespace, http_address, identity, logs } = config;
+    let Config {
+        kubeconfig,
+        context,
+        namespace,
+        http_address,
+        identity,
+        logs,
+    } = config;
     let client = client(kubeconfig.as_deref(), context.as_deref()).await?;
-    let listen = |source| RunError::Listen { address: http_address, source };
+    let listen = |source| RunError::Listen {
+        address: http_address,
+        source,
+    };
     let listener = TcpListener::bind(http_address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let shutdown = CancellationToken::new();
@@ -96,7 +106,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (recorder, publish_events) = Recorder::new(client.clone(), identity.clone());
     tasks.spawn(publish_events);
 
-    let endpoints = Endpoints { health: health.clone(), metrics: Arc::clone(&metrics), logs };
+    let endpoints = Endpoints {
+        health: health.clone(),
+        metrics: Arc::clone(&metrics),
+        logs,
+    };
     let serving = serve(listener, endpoints, shutdown.clone());
     services.spawn(async move {
         if let Err(error) = serving.await {

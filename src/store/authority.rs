@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{Api, PostParams};
 use kube::Client;
+use kube::api::{Api, PostParams};
 use zeroize::Zeroize;
 
 use crate::authority::{Journal, JournalError};
@@ -79,7 +79,9 @@ impl AuthorityStore {
     /// The Secrets in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { secrets: Api::namespaced(client, namespace) }
+        Self {
+            secrets: Api::namespaced(client, namespace),
+        }
     }
 
     /// Name of the Secret of the TrustDomain object `owner`.
@@ -104,8 +106,11 @@ impl AuthorityStore {
             Err(source) => return Err(LoadError::Call { name, source }),
         };
         let Secret { metadata, data, .. } = secret;
-        let mut data: BTreeMap<String, Vec<u8>> =
-            data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+        let mut data: BTreeMap<String, Vec<u8>> = data
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| (key, value.0))
+            .collect();
         let journal = Journal::from_secret_data(trust_domain, &data);
         data.values_mut().for_each(Zeroize::zeroize);
         match journal {
@@ -128,8 +133,9 @@ impl AuthorityStore {
         owner_reference: Option<OwnerReference>,
     ) -> Result<StoredJournal, SaveError> {
         let name = Self::secret_name(owner);
-        let mut metadata =
-            previous.map(|previous| previous.metadata.clone()).unwrap_or_default();
+        let mut metadata = previous
+            .map(|previous| previous.metadata.clone())
+            .unwrap_or_default();
         metadata.name = Some(name.clone());
         metadata.managed_fields = None;
         metadata.labels.get_or_insert_default().extend(labels);
@@ -138,7 +144,11 @@ impl AuthorityStore {
         let mut secret = Secret {
             metadata,
             type_: Some(SECRET_TYPE.into()),
-            data: Some(data.into_iter().map(|(key, value)| (key, ByteString(value))).collect()),
+            data: Some(
+                data.into_iter()
+                    .map(|(key, value)| (key, ByteString(value)))
+                    .collect(),
+            ),
             ..Secret::default()
         };
         let parameters = PostParams::default();
@@ -150,7 +160,10 @@ impl AuthorityStore {
         match outcome {
             Ok(mut stored) => {
                 wipe(&mut stored);
-                Ok(StoredJournal { journal, metadata: stored.metadata })
+                Ok(StoredJournal {
+                    journal,
+                    metadata: stored.metadata,
+                })
             }
             Err(error) if error.is_conflict() || (previous.is_some() && error.is_not_found()) => {
                 Err(SaveError::Conflict { name })
@@ -170,7 +183,12 @@ impl StoredJournal {
     /// Whether the stored Secret has exactly this owner.
     #[must_use]
     pub fn is_owned_by(&self, owner: Option<&OwnerReference>) -> bool {
-        let stored = self.metadata.owner_references.iter().flatten().map(|found| &found.uid);
+        let stored = self
+            .metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .map(|found| &found.uid);
         stored.eq(owner.iter().map(|owner| &owner.uid))
     }
 }

@@ -29,7 +29,9 @@ impl LastGoodStore {
     /// The ConfigMaps in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { config_maps: Api::namespaced(client, namespace) }
+        Self {
+            config_maps: Api::namespaced(client, namespace),
+        }
     }
 
     /// The last good spec of the object of kind `K` with `name` and `uid`, if one was kept.
@@ -46,7 +48,9 @@ impl LastGoodStore {
         if data.get(UID_KEY).is_none_or(|kept| kept != uid) {
             return Ok(None);
         }
-        Ok(data.get(SPEC_KEY).and_then(|spec| serde_json::from_str(spec).ok()))
+        Ok(data
+            .get(SPEC_KEY)
+            .and_then(|spec| serde_json::from_str(spec).ok()))
     }
 
     /// Keeps `spec` as the last good one of `object`; writes only when that is news.
@@ -67,11 +71,17 @@ impl LastGoodStore {
         let metadata = object.meta();
         let name = copy_name::<K>(metadata.name.as_deref().unwrap_or_default());
         let data = BTreeMap::from([
-            (SPEC_KEY.to_owned(), serde_json::to_string(spec).unwrap_or_default()),
+            (
+                SPEC_KEY.to_owned(),
+                serde_json::to_string(spec).unwrap_or_default(),
+            ),
             (UID_KEY.to_owned(), metadata.uid.clone().unwrap_or_default()),
         ]);
         let existing = call(self.config_maps.get_opt(&name)).await?;
-        if existing.as_ref().is_some_and(|copy| copy.data.as_ref() == Some(&data)) {
+        if existing
+            .as_ref()
+            .is_some_and(|copy| copy.data.as_ref() == Some(&data))
+        {
             return Ok(());
         }
         let copy = ConfigMap {

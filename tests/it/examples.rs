@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
 
-use crate::support::{apply, control_plane, objects::documents};
+use crate::support::{apply, control_plane, documents};
 
 /// Kinds of other projects, which the API server of the tests does not have.
 const FOREIGN_GROUPS: &[&str] = &["cert-manager.io/"];

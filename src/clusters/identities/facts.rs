@@ -44,9 +44,15 @@ struct Known<K, S> {
 impl Facts {
     /// Feeds everything into a new registry. Objects come last, so that pods are evaluated once.
     pub(super) fn replay(&self, registry: &mut Registry) -> Vec<Change> {
-        self.namespaces.values().for_each(|known| registry.apply_namespace(&known.object));
-        self.nodes.values().for_each(|node| registry.apply_node(Arc::clone(node)));
-        self.endpoint_slices.values().for_each(|slice| registry.apply_endpoint_slice(slice));
+        self.namespaces
+            .values()
+            .for_each(|known| registry.apply_namespace(&known.object));
+        self.nodes
+            .values()
+            .for_each(|node| registry.apply_node(Arc::clone(node)));
+        self.endpoint_slices
+            .values()
+            .for_each(|slice| registry.apply_endpoint_slice(slice));
         let mut changes = Vec::new();
         for pod in self.pods.values() {
             changes.extend(registry.apply_pod(Arc::clone(pod)));
@@ -64,7 +70,11 @@ impl Facts {
     /// The facts of a pod; none when they are no news.
     pub(super) fn apply_pod(&mut self, pod: &Pod, keep: &FieldSet) -> Option<Arc<PodFacts>> {
         let facts = PodFacts::from_pod(pod, keep, &mut self.interner)?;
-        if self.pods.get(&facts.uid).is_some_and(|known| *known == facts) {
+        if self
+            .pods
+            .get(&facts.uid)
+            .is_some_and(|known| *known == facts)
+        {
             return None;
         }
         self.pods.insert(Arc::clone(&facts.uid), Arc::clone(&facts));
@@ -81,11 +91,18 @@ impl Facts {
 
     pub(super) fn pod_uid(&self, namespace: &str, name: &str) -> Option<Arc<str>> {
         let has_name = |pod: &&Arc<PodFacts>| *pod.namespace == *namespace && *pod.name == *name;
-        self.pods.values().find(has_name).map(|pod| Arc::clone(&pod.uid))
+        self.pods
+            .values()
+            .find(has_name)
+            .map(|pod| Arc::clone(&pod.uid))
     }
 
     pub(super) fn pods_except(&self, uids: &BTreeSet<String>) -> Vec<Arc<str>> {
-        self.pods.keys().filter(|uid| !uids.contains(&***uid)).cloned().collect()
+        self.pods
+            .keys()
+            .filter(|uid| !uids.contains(&***uid))
+            .cloned()
+            .collect()
     }
 
     pub(super) fn apply_namespace(&mut self, namespace: &Namespace) {
@@ -100,7 +117,8 @@ impl Facts {
             ..Namespace::default()
         };
         let name = namespace.metadata.name.clone().unwrap_or_default();
-        self.namespaces.insert(name, KnownNamespace { object, labels });
+        self.namespaces
+            .insert(name, KnownNamespace { object, labels });
     }
 
     pub(super) fn delete_namespace(&mut self, name: &str) {
@@ -108,7 +126,11 @@ impl Facts {
     }
 
     pub(super) fn namespaces_except(&self, names: &BTreeSet<String>) -> Vec<String> {
-        self.namespaces.keys().filter(|name| !names.contains(*name)).cloned().collect()
+        self.namespaces
+            .keys()
+            .filter(|name| !names.contains(*name))
+            .cloned()
+            .collect()
     }
 
     pub(super) fn namespaces_matching(&self, selector: &Selector) -> BTreeSet<String> {
@@ -123,10 +145,15 @@ impl Facts {
     /// The facts of a node; none when they are no news.
     pub(super) fn apply_node(&mut self, node: &Node) -> Option<Arc<NodeFacts>> {
         let facts = NodeFacts::from_node(node, &mut self.interner)?;
-        if self.nodes.get(&facts.name).is_some_and(|known| *known == facts) {
+        if self
+            .nodes
+            .get(&facts.name)
+            .is_some_and(|known| *known == facts)
+        {
             return None;
         }
-        self.nodes.insert(Arc::clone(&facts.name), Arc::clone(&facts));
+        self.nodes
+            .insert(Arc::clone(&facts.name), Arc::clone(&facts));
         Some(facts)
     }
 
@@ -147,7 +174,11 @@ impl Facts {
         let metadata = &slice.metadata;
         let key = (metadata.namespace.clone()?, metadata.name.clone()?);
         let slice = trimmed(slice);
-        if self.endpoint_slices.get(&key).is_some_and(|known| **known == slice) {
+        if self
+            .endpoint_slices
+            .get(&key)
+            .is_some_and(|known| **known == slice)
+        {
             return None;
         }
         let slice = Arc::new(slice);
@@ -156,14 +187,19 @@ impl Facts {
     }
 
     pub(super) fn delete_endpoint_slice(&mut self, namespace: &str, name: &str) {
-        self.endpoint_slices.remove(&(namespace.to_owned(), name.to_owned()));
+        self.endpoint_slices
+            .remove(&(namespace.to_owned(), name.to_owned()));
     }
 
     pub(super) fn endpoint_slices_except(
         &self,
         names: &BTreeSet<(String, String)>,
     ) -> Vec<(String, String)> {
-        self.endpoint_slices.keys().filter(|name| !names.contains(*name)).cloned().collect()
+        self.endpoint_slices
+            .keys()
+            .filter(|name| !names.contains(*name))
+            .cloned()
+            .collect()
     }
 
     /// Keeps the object; gives the last good spec that counts for it.
@@ -173,7 +209,13 @@ impl Facts {
         last_good: Option<ClusterSpiffeIdSpec>,
     ) -> Option<&ClusterSpiffeIdSpec> {
         let name = object.metadata.name.clone().unwrap_or_default();
-        keep(&mut self.cluster_spiffe_ids, name, object, &object.metadata, last_good)
+        keep(
+            &mut self.cluster_spiffe_ids,
+            name,
+            object,
+            &object.metadata,
+            last_good,
+        )
     }
 
     pub(super) fn delete_cluster_spiffe_id(&mut self, name: &str) {
@@ -181,7 +223,11 @@ impl Facts {
     }
 
     pub(super) fn cluster_spiffe_ids_except(&self, names: &BTreeSet<String>) -> Vec<String> {
-        self.cluster_spiffe_ids.keys().filter(|name| !names.contains(*name)).cloned().collect()
+        self.cluster_spiffe_ids
+            .keys()
+            .filter(|name| !names.contains(*name))
+            .cloned()
+            .collect()
     }
 
     /// Keeps the object; gives the last good spec that counts for it.
@@ -191,7 +237,13 @@ impl Facts {
         last_good: Option<ClusterStaticEntrySpec>,
     ) -> Option<&ClusterStaticEntrySpec> {
         let name = object.metadata.name.clone().unwrap_or_default();
-        keep(&mut self.cluster_static_entries, name, object, &object.metadata, last_good)
+        keep(
+            &mut self.cluster_static_entries,
+            name,
+            object,
+            &object.metadata,
+            last_good,
+        )
     }
 
     pub(super) fn delete_cluster_static_entry(&mut self, name: &str) {
@@ -199,14 +251,29 @@ impl Facts {
     }
 
     pub(super) fn cluster_static_entries_except(&self, names: &BTreeSet<String>) -> Vec<String> {
-        self.cluster_static_entries.keys().filter(|name| !names.contains(*name)).cloned().collect()
+        self.cluster_static_entries
+            .keys()
+            .filter(|name| !names.contains(*name))
+            .cloned()
+            .collect()
     }
 
     /// All registering objects.
     pub(super) fn objects(&self) -> BTreeSet<ObjectName> {
-        let named = |kind| move |name: &String| ObjectName { kind, name: name.as_str().into() };
-        let ids = self.cluster_spiffe_ids.keys().map(named(SourceKind::ClusterSpiffeId));
-        let entries = self.cluster_static_entries.keys().map(named(SourceKind::ClusterStaticEntry));
+        let named = |kind| {
+            move |name: &String| ObjectName {
+                kind,
+                name: name.as_str().into(),
+            }
+        };
+        let ids = self
+            .cluster_spiffe_ids
+            .keys()
+            .map(named(SourceKind::ClusterSpiffeId));
+        let entries = self
+            .cluster_static_entries
+            .keys()
+            .map(named(SourceKind::ClusterStaticEntry));
         ids.chain(entries).collect()
     }
 
@@ -240,9 +307,14 @@ fn keep<'a, K: kube::Resource, S>(
     metadata: &ObjectMeta,
     last_good: Option<S>,
 ) -> Option<&'a S> {
-    let before = known.remove(&name).filter(|old| old.object.meta().uid == metadata.uid);
+    let before = known
+        .remove(&name)
+        .filter(|old| old.object.meta().uid == metadata.uid);
     let last_good = last_good.or(before.and_then(|old| old.last_good));
-    let kept = known.entry(name).or_insert(Known { object: Arc::clone(object), last_good });
+    let kept = known.entry(name).or_insert(Known {
+        object: Arc::clone(object),
+        last_good,
+    });
     kept.last_good.as_ref()
 }
 

@@ -142,7 +142,13 @@ impl Identities {
             None => {
                 let mut registry = Registry::new(settings);
                 let changes = facts.replay(&mut registry);
-                domains.insert(Arc::clone(&name), Domain { spec: spec.clone(), registry });
+                domains.insert(
+                    Arc::clone(&name),
+                    Domain {
+                        spec: spec.clone(),
+                        registry,
+                    },
+                );
                 changes
             }
         };
@@ -168,7 +174,9 @@ impl Identities {
         let mut is_registered = false;
         for (name, domain) in &mut state.domains {
             let changes = domain.registry.apply_pod(Arc::clone(&facts));
-            is_registered |= changes.iter().any(|change| matches!(change, Change::Set(_)));
+            is_registered |= changes
+                .iter()
+                .any(|change| matches!(change, Change::Set(_)));
             self.publish(name, changes);
         }
         if is_registered {
@@ -199,17 +207,23 @@ impl Identities {
 
     /// Takes in a namespace.
     pub fn apply_namespace(&self, namespace: &Namespace) {
-        self.with_registries(|facts| facts.apply_namespace(namespace), |registry| {
-            registry.apply_namespace(namespace);
-        });
+        self.with_registries(
+            |facts| facts.apply_namespace(namespace),
+            |registry| {
+                registry.apply_namespace(namespace);
+            },
+        );
         self.namespaces.send_modify(|changes| *changes += 1);
     }
 
     /// A namespace is gone.
     pub fn delete_namespace(&self, name: &str) {
-        self.with_registries(|facts| facts.delete_namespace(name), |registry| {
-            registry.delete_namespace(name);
-        });
+        self.with_registries(
+            |facts| facts.delete_namespace(name),
+            |registry| {
+                registry.delete_namespace(name);
+            },
+        );
         self.namespaces.send_modify(|changes| *changes += 1);
     }
 
@@ -233,9 +247,12 @@ impl Identities {
 
     /// A node is gone.
     pub fn delete_node(&self, name: &str) {
-        self.with_registries(|facts| facts.delete_node(name), |registry| {
-            registry.delete_node(name);
-        });
+        self.with_registries(
+            |facts| facts.delete_node(name),
+            |registry| {
+                registry.delete_node(name);
+            },
+        );
     }
 
     /// All nodes that are there have these names.
@@ -258,15 +275,19 @@ impl Identities {
 
     /// An EndpointSlice is gone.
     pub fn delete_endpoint_slice(&self, namespace: &str, name: &str) {
-        self.with_registries(|facts| facts.delete_endpoint_slice(namespace, name), |registry| {
-            registry.delete_endpoint_slice(namespace, name);
-        });
+        self.with_registries(
+            |facts| facts.delete_endpoint_slice(namespace, name),
+            |registry| {
+                registry.delete_endpoint_slice(namespace, name);
+            },
+        );
     }
 
     /// All EndpointSlices that are there have these namespaces and names.
     pub fn retain_endpoint_slices(&self, names: &BTreeSet<(String, String)>) {
         let gone = self.lock().facts.endpoint_slices_except(names);
-        gone.iter().for_each(|(namespace, name)| self.delete_endpoint_slice(namespace, name));
+        gone.iter()
+            .for_each(|(namespace, name)| self.delete_endpoint_slice(namespace, name));
     }
 
     /// Takes in a ClusterSPIFFEID; `last_good` is the last spec of it that could be evaluated,
@@ -301,7 +322,8 @@ impl Identities {
     /// All ClusterSPIFFEIDs that are there have these names.
     pub fn retain_cluster_spiffe_ids(&self, names: &BTreeSet<String>) {
         let gone = self.lock().facts.cluster_spiffe_ids_except(names);
-        gone.iter().for_each(|name| self.delete_cluster_spiffe_id(name));
+        gone.iter()
+            .for_each(|name| self.delete_cluster_spiffe_id(name));
     }
 
     /// Takes in a ClusterStaticEntry; `last_good` as for a ClusterSPIFFEID.
@@ -314,7 +336,9 @@ impl Identities {
         let State { facts, domains } = &mut *state;
         let last_good = facts.apply_cluster_static_entry(object, last_good);
         for (name, domain) in domains {
-            let changes = domain.registry.apply_cluster_static_entry(object, last_good);
+            let changes = domain
+                .registry
+                .apply_cluster_static_entry(object, last_good);
             self.publish(name, changes);
         }
         self.settle(&state);
@@ -337,7 +361,8 @@ impl Identities {
     /// All ClusterStaticEntries that are there have these names.
     pub fn retain_cluster_static_entries(&self, names: &BTreeSet<String>) {
         let gone = self.lock().facts.cluster_static_entries_except(names);
-        gone.iter().for_each(|name| self.delete_cluster_static_entry(name));
+        gone.iter()
+            .for_each(|name| self.delete_cluster_static_entry(name));
     }
 
     /// Evaluates pods as objects come and go, a slice at a time, for ever.
@@ -387,7 +412,10 @@ impl Identities {
     /// How many entries a trust domain has.
     #[must_use]
     pub fn entry_count(&self, domain: &str) -> usize {
-        self.lock().domains.get(domain).map_or(0, |domain| domain.registry.entry_count())
+        self.lock()
+            .domains
+            .get(domain)
+            .map_or(0, |domain| domain.registry.entry_count())
     }
 
     /// The objects whose reports may have changed since this was asked last.
@@ -398,7 +426,8 @@ impl Identities {
         for domain in state.domains.values_mut() {
             let trust_domain = domain.spec.trust_domain.as_str();
             let count = domain.registry.entry_count();
-            self.metrics.set_entries(trust_domain, i64::try_from(count).unwrap_or(i64::MAX));
+            self.metrics
+                .set_entries(trust_domain, i64::try_from(count).unwrap_or(i64::MAX));
             let names = domain.registry.take_changed_reports().into_iter();
             changed.extend(names.map(|(kind, name)| ObjectName { kind, name }));
         }
@@ -416,7 +445,8 @@ impl Identities {
             let report = state.facts.report(&domain.registry, *kind, name);
             let trust_domain = domain.spec.trust_domain.as_str();
             let counts = report.as_ref().map(tell::counts);
-            self.metrics.set_object(trust_domain, kind.as_str(), name, counts);
+            self.metrics
+                .set_object(trust_domain, kind.as_str(), name, counts);
             found = found.or(report);
         }
         found
@@ -469,14 +499,13 @@ impl Identities {
         Ok(self.lock().facts.namespaces_matching(&selector))
     }
 
-    fn with_registries(
-        &self,
-        note: impl FnOnce(&mut Facts),
-        mut apply: impl FnMut(&mut Registry),
-    ) {
+    fn with_registries(&self, note: impl FnOnce(&mut Facts), mut apply: impl FnMut(&mut Registry)) {
         let mut state = self.lock();
         note(&mut state.facts);
-        state.domains.values_mut().for_each(|domain| apply(&mut domain.registry));
+        state
+            .domains
+            .values_mut()
+            .for_each(|domain| apply(&mut domain.registry));
         self.settle(&state);
     }
 
@@ -487,13 +516,18 @@ impl Identities {
                 self.tell_pod(&pod.uid);
             }
             // Fails only when nobody listens.
-            let _ = self.changes.send(DomainChange { domain: Arc::clone(domain), change });
+            let _ = self.changes.send(DomainChange {
+                domain: Arc::clone(domain),
+                change,
+            });
         }
     }
 
     fn tell_pod(&self, uid: &Arc<str>) {
         // Fails only when nobody listens.
-        let _ = self.changed_pods.send(PodChanged { uid: Arc::clone(uid) });
+        let _ = self.changed_pods.send(PodChanged {
+            uid: Arc::clone(uid),
+        });
     }
 
     /// After any change: wakes who has work by it.
@@ -505,7 +539,11 @@ impl Identities {
 
     /// Asks for all pods again when templates read fields that the facts do not hold.
     fn note_fields(&self, state: &State) {
-        if !state.domains.values().any(|domain| domain.registry.missing_pod_detail()) {
+        if !state
+            .domains
+            .values()
+            .any(|domain| domain.registry.missing_pod_detail())
+        {
             return;
         }
         let mut needed = FieldSet::default();

@@ -47,20 +47,23 @@ pub(super) fn why_none(report: Option<&PodReport>, spec: &TrustDomainSpec) -> St
     if report.finished {
         return "the pod has run to its end".into();
     }
-    let failures = report.matches.iter().filter_map(|(source, outcome)| match outcome {
-        MatchOutcome::Failed(error) => {
-            Some(format!("{} {}: {error}", source.kind.as_str(), source.name))
-        }
-        MatchOutcome::Masked { by, .. } => Some(format!(
-            "{} {} is masked by {} {}",
-            source.kind.as_str(),
-            source.name,
-            by.kind.as_str(),
-            by.name
-        )),
-        MatchOutcome::Waiting(_) => Some(format!("{} is being evaluated", source.name)),
-        MatchOutcome::Issued(_) | MatchOutcome::NotRunning | MatchOutcome::Superseded => None,
-    });
+    let failures = report
+        .matches
+        .iter()
+        .filter_map(|(source, outcome)| match outcome {
+            MatchOutcome::Failed(error) => {
+                Some(format!("{} {}: {error}", source.kind.as_str(), source.name))
+            }
+            MatchOutcome::Masked { by, .. } => Some(format!(
+                "{} {} is masked by {} {}",
+                source.kind.as_str(),
+                source.name,
+                by.kind.as_str(),
+                by.name
+            )),
+            MatchOutcome::Waiting(_) => Some(format!("{} is being evaluated", source.name)),
+            MatchOutcome::Issued(_) | MatchOutcome::NotRunning | MatchOutcome::Superseded => None,
+        });
     let failures = failures.collect::<Vec<_>>();
     if !failures.is_empty() {
         return failures.join("; ");

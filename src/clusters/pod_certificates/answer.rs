@@ -47,9 +47,13 @@ pub(super) fn sign(
         .and_then(|seconds| u32::try_from(seconds).ok())
         .unwrap_or(DEFAULT_MAX_EXPIRATION_SECONDS);
     let issuer_not_after = ca.certificates().certificate().not_after();
-    let times =
-        pod_certificate_times(now, ttl.max(MIN_LIFETIME), max_expiration_seconds, issuer_not_after)
-            .map_err(|error| Answer::new("LifetimeTooShort", error.to_string()))?;
+    let times = pod_certificate_times(
+        now,
+        ttl.max(MIN_LIFETIME),
+        max_expiration_seconds,
+        issuer_not_after,
+    )
+    .map_err(|error| Answer::new("LifetimeTooShort", error.to_string()))?;
     let svid = ca
         .sign(&SvidRequest {
             id: &entry.spiffe_id,
@@ -67,13 +71,21 @@ pub(super) fn sign(
         begin_refresh_at: Some(Time(times.begin_refresh_at)),
         not_after: Some(Time(times.not_after)),
     };
-    Ok(Signed { status, not_after: times.not_after })
+    Ok(Signed {
+        status,
+        not_after: times.not_after,
+    })
 }
 
 /// A status that says no for ever.
 pub(super) fn denied(answer: &Answer, now: Timestamp) -> Status {
     Status {
-        conditions: Some(vec![condition("Denied", answer.reason, answer.message.clone(), now)]),
+        conditions: Some(vec![condition(
+            "Denied",
+            answer.reason,
+            answer.message.clone(),
+            now,
+        )]),
         ..Status::default()
     }
 }

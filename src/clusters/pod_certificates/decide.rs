@@ -42,7 +42,10 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -61,7 +64,11 @@ pub(super) struct KnownPod<'a> {
 
 /// Decides about the request `spec` in `namespace`.
 #[must_use]
-pub(super) fn decide(spec: &PodCertificateRequestSpec, namespace: &str, pod: &KnownPod<'_>) -> Decision {
+pub(super) fn decide(
+    spec: &PodCertificateRequestSpec,
+    namespace: &str,
+    pod: &KnownPod<'_>,
+) -> Decision {
     let wanted = match Wanted::parse(spec.unverified_user_annotations.as_ref()) {
         Ok(wanted) => wanted,
         Err(message) => {
@@ -102,7 +109,9 @@ impl<'a> Wanted<'a> {
         for (key, value) in annotations.into_iter().flatten() {
             let next = match key.as_str() {
                 SPIFFE_ID_ANNOTATION => Self::Id(
-                    value.parse().map_err(|error| format!("{key}: {value:?} {error}"))?,
+                    value
+                        .parse()
+                        .map_err(|error| format!("{key}: {value:?} {error}"))?,
                 ),
                 HINT_ANNOTATION if value.is_empty() => return Err(format!("{key}: is empty")),
                 HINT_ANNOTATION => Self::Hint(value),
@@ -113,7 +122,9 @@ impl<'a> Wanted<'a> {
                 }
             };
             if wanted != Self::Oldest {
-                return Err(format!("give {SPIFFE_ID_ANNOTATION} or {HINT_ANNOTATION}, not both"));
+                return Err(format!(
+                    "give {SPIFFE_ID_ANNOTATION} or {HINT_ANNOTATION}, not both"
+                ));
             }
             wanted = next;
         }
@@ -157,7 +168,11 @@ fn names_pod(spec: &PodCertificateRequestSpec, namespace: &str, pod: &PodFacts) 
 fn choose(wanted: &Wanted<'_>, pod: &KnownPod<'_>) -> Result<Arc<Entry>, Answer> {
     let uid = pod.facts.map_or("", |facts| &facts.uid);
     let verdict = |entry: &Entry| selectors::verdict(&entry.selectors, uid, pod.live);
-    let own = pod.entries.iter().filter(|entry| wanted.is_met_by(entry)).collect::<Vec<_>>();
+    let own = pod
+        .entries
+        .iter()
+        .filter(|entry| wanted.is_met_by(entry))
+        .collect::<Vec<_>>();
     if let Some(entry) = own.iter().find(|entry| verdict(entry) == Verdict::Holds) {
         return Ok(Arc::clone(entry));
     }
@@ -167,7 +182,10 @@ fn choose(wanted: &Wanted<'_>, pod: &KnownPod<'_>) -> Result<Arc<Entry>, Answer>
             Wanted::Hint(hint) => format!("the hint {hint:?}"),
             Wanted::Oldest => "any identity".to_owned(),
         };
-        let message = format!("asks for {asked}; the pod's own identities are {}", own_ids(pod));
+        let message = format!(
+            "asks for {asked}; the pod's own identities are {}",
+            own_ids(pod)
+        );
         return Err(Answer::new("IdentityNotOwn", message));
     }
     let message = format!(
@@ -183,5 +201,9 @@ fn own_ids(pod: &KnownPod<'_>) -> String {
         Some(hint) => format!("{} (hint {hint:?})", entry.spiffe_id),
         None => entry.spiffe_id.to_string(),
     };
-    pod.entries.iter().map(describe).collect::<Vec<_>>().join(", ")
+    pod.entries
+        .iter()
+        .map(describe)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

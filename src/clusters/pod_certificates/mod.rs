@@ -66,9 +66,13 @@ impl Signer {
         let authority = |signer: &Self| {
             let authority = signer.authority.as_ref()?;
             let certificate = authority.ca().certificates().certificate();
-            Some((certificate.fingerprint().clone(), authority.bundle().sequence()))
+            Some((
+                certificate.fingerprint().clone(),
+                authority.bundle().sequence(),
+            ))
         };
-        (&self.object, &self.signer_name, self.ttl) == (&other.object, &other.signer_name, other.ttl)
+        (&self.object, &self.signer_name, self.ttl)
+            == (&other.object, &other.signer_name, other.ttl)
             && authority(self) == authority(other)
     }
 }
@@ -80,10 +84,15 @@ pub async fn run(context: Context, signer: watch::Receiver<Signer>, resource: Ap
     let config = watcher::Config::default().fields(&format!("spec.signerName={signer_name}"));
     let (news_sender, news) = mpsc::unbounded_channel();
     let metrics = Arc::clone(&context.metrics);
-    let watch = follow(watcher(requests, config), "PodCertificateRequest", metrics, move |news| {
-        // Fails only once the signer is gone, and the watch with it.
-        let _ = news_sender.send(news);
-    });
+    let watch = follow(
+        watcher(requests, config),
+        "PodCertificateRequest",
+        metrics,
+        move |news| {
+            // Fails only once the signer is gone, and the watch with it.
+            let _ = news_sender.send(news);
+        },
+    );
     let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
     let changed_pods = context.identities.changed_pods();
     let desk = Desk {
@@ -122,7 +131,10 @@ struct Pending {
 
 /// What came of one attempt.
 enum Outcome {
-    Issued { entry: Arc<Entry>, until: jiff::Timestamp },
+    Issued {
+        entry: Arc<Entry>,
+        until: jiff::Timestamp,
+    },
     Denied(Answer),
     Waits(Answer),
     /// Somebody else answered, or the request is gone.
@@ -168,7 +180,9 @@ impl Desk {
     fn take(&mut self, news: News<PodCertificateRequest>, due: &mut BTreeSet<RequestName>) {
         match news {
             News::Applied(request) => {
-                let ObjectKey { namespace, name, .. } = (&request.metadata).into();
+                let ObjectKey {
+                    namespace, name, ..
+                } = (&request.metadata).into();
                 let name = (namespace, name);
                 if let Some(listed) = &mut self.listing {
                     listed.insert(name.clone());
@@ -181,7 +195,11 @@ impl Desk {
                 self.pending
                     .entry(name.clone())
                     .and_modify(|pending| pending.request = Arc::clone(&request))
-                    .or_insert(Pending { request, seen: Instant::now(), told: None });
+                    .or_insert(Pending {
+                        request,
+                        seen: Instant::now(),
+                        told: None,
+                    });
                 due.insert(name);
             }
             News::Deleted(key) | News::Undecodable(key) => {
@@ -204,7 +222,11 @@ impl Desk {
 
     fn requests_of(&self, pod: &PodChanged) -> Vec<RequestName> {
         let of_pod = |pending: &Pending| *pending.request.spec.pod_uid == *pod.uid;
-        self.pending.iter().filter(|(_, p)| of_pod(p)).map(|(name, _)| name.clone()).collect()
+        self.pending
+            .iter()
+            .filter(|(_, p)| of_pod(p))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     async fn attempt_all(&mut self, due: BTreeSet<RequestName>) {
@@ -213,13 +235,21 @@ impl Desk {
             let request = Arc::clone(&self.pending.get(&name)?.request);
             Some((name, request))
         });
-        let attempts = requests.collect::<Vec<_>>().into_iter().map(|(name, request)| {
-            let attempt =
-                Attempt { context: &self.context, signer: &signer, resource: &self.resource };
-            async move { (name, attempt.run(&request).await) }
-        });
-        let outcomes: Vec<_> =
-            futures::stream::iter(attempts).buffer_unordered(CONCURRENCY).collect().await;
+        let attempts = requests
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|(name, request)| {
+                let attempt = Attempt {
+                    context: &self.context,
+                    signer: &signer,
+                    resource: &self.resource,
+                };
+                async move { (name, attempt.run(&request).await) }
+            });
+        let outcomes: Vec<_> = futures::stream::iter(attempts)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
         for (name, outcome) in outcomes {
             self.note(&signer, name, outcome);
         }
@@ -245,7 +275,10 @@ impl Desk {
                     recorder.publish(pod, Severity::Normal, "IdentityIssued", "Sign", &note);
                 }
                 if self.greeted.insert(entry.source.uid.to_string()) {
-                    let note = format!("first identity issued: {} to pod {}", entry.spiffe_id, name.0);
+                    let note = format!(
+                        "first identity issued: {} to pod {}",
+                        entry.spiffe_id, name.0
+                    );
                     let object = answer::source_reference(&entry.source);
                     recorder.publish(object, Severity::Normal, "IdentityIssued", "Sign", &note);
                 }
@@ -304,10 +337,15 @@ impl Attempt<'_> {
     async fn decide(&self, request: &PodCertificateRequest) -> Result<Decision, CallError> {
         let spec = &request.spec;
         let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
-        let known = self.context.identities.pod(&self.signer.object, &spec.pod_uid);
+        let known = self
+            .context
+            .identities
+            .pod(&self.signer.object, &spec.pod_uid);
         let uid = &spec.pod_uid;
-        let needs_live =
-            known.entries.iter().any(|entry| selectors::need_live_pod(&entry.selectors, uid));
+        let needs_live = known
+            .entries
+            .iter()
+            .any(|entry| selectors::need_live_pod(&entry.selectors, uid));
         let live = if needs_live {
             let pods = Api::<Pod>::namespaced(self.context.client.clone(), namespace);
             call(pods.get_opt(&spec.pod_name)).await?
@@ -341,11 +379,11 @@ impl Attempt<'_> {
             return Outcome::Waits(Answer::new("AuthorityNotReady", message));
         };
         let now = clock::now();
-        let signed =
-            match answer::sign(authority, &request.spec, &entry, key, self.signer.ttl, now) {
-                Ok(signed) => signed,
-                Err(answer) => return Outcome::Waits(answer),
-            };
+        let signed = match answer::sign(authority, &request.spec, &entry, key, self.signer.ttl, now)
+        {
+            Ok(signed) => signed,
+            Err(answer) => return Outcome::Waits(answer),
+        };
         let until = signed.not_after;
         match self.write(request, signed.status).await {
             Ok(true) => Outcome::Issued { entry, until },
@@ -367,7 +405,10 @@ impl Attempt<'_> {
             namespace,
             self.resource,
         );
-        let answered = PodCertificateRequest { status: Some(status), ..request.clone() };
+        let answered = PodCertificateRequest {
+            status: Some(status),
+            ..request.clone()
+        };
         match call(requests.replace_status(name, &PostParams::default(), &answered)).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
@@ -386,6 +427,11 @@ impl Attempt<'_> {
 
 /// Whether a request has its final answer.
 fn is_answered(request: &PodCertificateRequest) -> bool {
-    let conditions = request.status.iter().filter_map(|status| status.conditions.as_ref());
-    conditions.flatten().any(|c| matches!(c.type_.as_str(), "Issued" | "Denied" | "Failed"))
+    let conditions = request
+        .status
+        .iter()
+        .filter_map(|status| status.conditions.as_ref());
+    conditions
+        .flatten()
+        .any(|c| matches!(c.type_.as_str(), "Issued" | "Denied" | "Failed"))
 }

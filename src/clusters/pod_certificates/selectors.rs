@@ -25,7 +25,10 @@ pub(super) fn need_live_pod(selectors: &[EntrySelector], uid: &str) -> bool {
 #[must_use]
 pub(super) fn verdict(selectors: &[EntrySelector], uid: &str, live: Option<&Pod>) -> Verdict {
     let mut all = Verdict::Holds;
-    for selector in selectors.iter().filter(|selector| !is_pod_uid(selector, uid)) {
+    for selector in selectors
+        .iter()
+        .filter(|selector| !is_pod_uid(selector, uid))
+    {
         match live.map_or(Verdict::Undecidable, |pod| judge(selector, pod)) {
             Verdict::Holds => {}
             Verdict::Fails => return Verdict::Fails,
@@ -57,14 +60,20 @@ fn judge(selector: &EntrySelector, pod: &Pod) -> Verdict {
         "ns" => equals(metadata.namespace.as_deref()),
         "sa" => equals(spec.and_then(|spec| spec.service_account_name.as_deref())),
         "node-name" => equals(spec.and_then(|spec| spec.node_name.as_deref())),
-        "pod-label" => {
-            metadata.labels.iter().flatten().any(|(key, label)| format!("{key}:{label}") == value)
-        }
+        "pod-label" => metadata
+            .labels
+            .iter()
+            .flatten()
+            .any(|(key, label)| format!("{key}:{label}") == value),
         "pod-owner" => owners().any(|owner| format!("{}:{}", owner.kind, owner.name) == value),
         "pod-owner-uid" => owners().any(|owner| format!("{}:{}", owner.kind, owner.uid) == value),
         _ => return Verdict::Undecidable,
     };
-    if holds { Verdict::Holds } else { Verdict::Fails }
+    if holds {
+        Verdict::Holds
+    } else {
+        Verdict::Fails
+    }
 }
 
 #[cfg(test)]

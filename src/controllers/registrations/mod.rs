@@ -47,7 +47,9 @@ async fn reconcile(context: Context) {
                 }
             };
             let failure = outcome.as_ref().err().map(|_| "KubernetesAPI");
-            context.metrics.reconciled(object.kind.as_str(), started.elapsed(), failure);
+            context
+                .metrics
+                .reconciled(object.kind.as_str(), started.elapsed(), failure);
             match outcome {
                 Ok(()) => backoff.forget(&object),
                 Err(error) => {

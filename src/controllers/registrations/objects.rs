@@ -62,7 +62,11 @@ struct Memory {
 impl Keeper {
     pub(super) fn new(context: Context) -> Self {
         let last_good = LastGoodStore::new(context.client.clone(), &context.namespace);
-        Self { context, last_good, memory: BTreeMap::new() }
+        Self {
+            context,
+            last_good,
+            memory: BTreeMap::new(),
+        }
     }
 
     /// The object is gone.
@@ -131,7 +135,9 @@ impl Keeper {
             return Ok(());
         };
         let labels = BTreeMap::from([(MANAGED_BY_LABEL.into(), MANAGED_BY.into())]);
-        self.last_good.save(object, object.spec(), labels, owner).await?;
+        self.last_good
+            .save(object, object.spec(), labels, owner)
+            .await?;
         memory.kept = Some(now);
         Ok(())
     }
@@ -146,8 +152,8 @@ impl Keeper {
         let memory = self.memory.entry(name.clone()).or_default();
         let current = format!("{:?}", object.status());
         let wanted = format!("{:?}", Some(&desired));
-        let settled = current == wanted
-            || memory.written.as_ref() == Some(&(wanted.clone(), current));
+        let settled =
+            current == wanted || memory.written.as_ref() == Some(&(wanted.clone(), current));
         if settled || !*self.context.leadership.borrow() {
             return Ok(());
         }

@@ -23,8 +23,18 @@ const RENDER_FAILED: &str = "RenderFailed";
 /// Conditions of an object that was just seen for the first time.
 pub(super) fn first(generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     let reports = [
-        Report::new(READY, State::Unknown, "Reconciling", "the object is being evaluated"),
-        Report::new(RECONCILING, true, "Reconciling", "the object is being evaluated"),
+        Report::new(
+            READY,
+            State::Unknown,
+            "Reconciling",
+            "the object is being evaluated",
+        ),
+        Report::new(
+            RECONCILING,
+            true,
+            "Reconciling",
+            "the object is being evaluated",
+        ),
     ];
     merge(&[], &reports, generation, now)
 }
@@ -41,7 +51,12 @@ pub(super) fn of_cluster_spiffe_id(
         conditions.extend(broken(error, report.in_force));
     } else if report.waiting_pods > 0 {
         let message = format!("{} pods are being read anew", report.waiting_pods);
-        conditions.push(Report::new(READY, State::Unknown, "Reconciling", message.clone()));
+        conditions.push(Report::new(
+            READY,
+            State::Unknown,
+            "Reconciling",
+            message.clone(),
+        ));
         conditions.push(Report::new(RECONCILING, true, "Reconciling", message));
     } else {
         let message = format!("{} entries in force", stats.entries_to_set);
@@ -60,7 +75,10 @@ pub(super) fn of_cluster_spiffe_id(
     }
     conditions.extend(masked(stats.entries_masked, &report.masked_by));
     conditions.extend(federation(&report.unknown_federated));
-    let before = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let before = object
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.conditions);
     ClusterSpiffeIdStatus {
         stats: stats.clone(),
         failing_pods: report.failing.clone(),
@@ -82,14 +100,22 @@ pub(super) fn of_cluster_static_entry(
         let message = format!("{} declares the same entry and is older", describe(by));
         conditions.push(Report::new(READY, false, "Masked", message));
     } else {
-        conditions.push(Report::new(READY, true, "Registered", "the entry is in force"));
+        conditions.push(Report::new(
+            READY,
+            true,
+            "Registered",
+            "the entry is in force",
+        ));
     }
     conditions.extend(masked(
         i64::from(report.masked_by.is_some()),
         report.masked_by.as_slice(),
     ));
     conditions.extend(federation(&report.unknown_federated));
-    let before = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let before = object
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.conditions);
     ClusterStaticEntryStatus {
         rendered: report.rendered(),
         masked: report.masked_by.is_some(),
@@ -115,17 +141,24 @@ fn broken(error: &SpecError, in_force: InForce) -> [Report; 2] {
 }
 
 fn masked(count: i64, by: &[Arc<Source>]) -> Option<Report> {
-    let by = by.iter().map(|source| describe(source)).collect::<Vec<_>>().join(", ");
+    let by = by
+        .iter()
+        .map(|source| describe(source))
+        .collect::<Vec<_>>()
+        .join(", ");
     let message = format!("{count} entries are declared already by an older object: {by}");
     (count > 0).then(|| Report::new(MASKED, true, "DeclaredByOlder", message))
 }
 
 fn federation(unknown: &[TrustDomainName]) -> Option<Report> {
-    let names = unknown.iter().map(TrustDomainName::as_str).collect::<Vec<_>>().join(", ");
+    let names = unknown
+        .iter()
+        .map(TrustDomainName::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     let message = format!("no bundle is known of {names}; entries are made without it");
-    (!unknown.is_empty()).then(|| {
-        Report::new(FEDERATION_INCOMPLETE, true, "UnknownTrustDomain", message)
-    })
+    (!unknown.is_empty())
+        .then(|| Report::new(FEDERATION_INCOMPLETE, true, "UnknownTrustDomain", message))
 }
 
 fn describe(source: &Source) -> String {

@@ -29,7 +29,13 @@ fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
             let note = format!("{} {}: {error}", source.kind.as_str(), source.name);
             recorder.publish(of_pod(pod), Severity::Warning, reason, "Register", &note);
             let note = format!("pod {}/{}: {error}", pod.namespace, pod.name);
-            recorder.publish(of_source(source), Severity::Warning, reason, "Register", &note);
+            recorder.publish(
+                of_source(source),
+                Severity::Warning,
+                reason,
+                "Register",
+                &note,
+            );
         }
         Change::Masked { entry, by } => {
             let whose = entry.pod.as_ref().map_or_else(String::new, |pod| {
@@ -50,8 +56,7 @@ fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
                 cause = cause.reason(),
                 "entry removed"
             );
-            let ends_with_pod =
-                matches!(cause, RemovalCause::PodGone | RemovalCause::PodFinished);
+            let ends_with_pod = matches!(cause, RemovalCause::PodGone | RemovalCause::PodFinished);
             if let Some(pod) = entry.pod.as_ref().filter(|_| !ends_with_pod) {
                 let note = format!(
                     "{} {} no longer registers {}: {}",
@@ -81,7 +86,13 @@ pub(super) fn report(context: &Context, report: &ObjectReport) {
     };
     if let Some(error) = error {
         let note = crate::error_chain(error);
-        context.recorder.publish(reference, Severity::Warning, error.reason(), "Register", &note);
+        context.recorder.publish(
+            reference,
+            Severity::Warning,
+            error.reason(),
+            "Register",
+            &note,
+        );
     }
 }
 

@@ -91,9 +91,10 @@ impl AuthorityKeeper {
                 self.stored = stored;
                 Ok(None)
             }
-            Err(error @ LoadError::Damaged { .. }) => {
-                Ok(Some(Problem { reason: "KeysDamaged", message: crate::error_chain(&error) }))
-            }
+            Err(error @ LoadError::Damaged { .. }) => Ok(Some(Problem {
+                reason: "KeysDamaged",
+                message: crate::error_chain(&error),
+            })),
             Err(source) => Err(KeepError::Load { source }),
         }
     }
@@ -113,7 +114,10 @@ impl AuthorityKeeper {
             .map_err(|source| KeepError::Candidate { source })?;
         let Some(mut secret) = secret else {
             let message = format!("Secret {name} does not exist in the operator's namespace");
-            return Ok(Err(Problem { reason: "SecretMissing", message }));
+            return Ok(Err(Problem {
+                reason: "SecretMissing",
+                message,
+            }));
         };
         let data: BTreeMap<String, Vec<u8>> = secret
             .data
@@ -123,11 +127,14 @@ impl AuthorityKeeper {
             .collect();
         wipe(&mut secret);
         let imported = CertificateAuthority::import(&data, &settings.trust_domain, now);
-        data.into_values().for_each(|mut value| zeroize::Zeroize::zeroize(&mut value));
-        Ok(imported.map(|ca| Some(Arc::new(ca))).map_err(|error| Problem {
-            reason: error.reason(),
-            message: format!("Secret {name}: {}", crate::error_chain(&error)),
-        }))
+        data.into_values()
+            .for_each(|mut value| zeroize::Zeroize::zeroize(&mut value));
+        Ok(imported
+            .map(|ca| Some(Arc::new(ca)))
+            .map_err(|error| Problem {
+                reason: error.reason(),
+                message: format!("Secret {name}: {}", crate::error_chain(&error)),
+            }))
     }
 
     /// Why a new authority must not be made although there is none: the TrustDomain had one, whose
@@ -153,7 +160,10 @@ impl AuthorityKeeper {
             self.owner,
             known.id
         );
-        Some(Problem { reason: "KeysLost", message })
+        Some(Problem {
+            reason: "KeysLost",
+            message,
+        })
     }
 
     /// Takes the authority forward as far as it goes now, and writes what came of it. Gives the
@@ -178,8 +188,10 @@ impl AuthorityKeeper {
             None => (journal, Vec::new()),
         };
         let owner = settings.goes_with_object().then(|| owner.clone());
-        let as_it_should_be =
-            self.stored.as_ref().is_some_and(|stored| stored.is_owned_by(owner.as_ref()));
+        let as_it_should_be = self
+            .stored
+            .as_ref()
+            .is_some_and(|stored| stored.is_owned_by(owner.as_ref()));
         if steps.is_empty() && (as_it_should_be || self.journal.is_none()) {
             return Ok(steps);
         }
@@ -201,7 +213,10 @@ fn authority_settings(settings: &DomainSettings) -> AuthoritySettings {
         None => AuthorityOrigin::SelfSigned,
     };
     AuthoritySettings {
-        policy: RotationPolicy { origin, propagation: PROPAGATION },
+        policy: RotationPolicy {
+            origin,
+            propagation: PROPAGATION,
+        },
         key_type: settings.key_type,
         ca_ttl: SignedDuration::try_from(settings.ca_ttl).unwrap_or(SignedDuration::MAX),
         subject: settings.subject.clone(),

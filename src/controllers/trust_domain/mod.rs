@@ -49,7 +49,8 @@ pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
 
 async fn supervise(context: Context, health: Health) {
     let trust_domains: Api<DeserializeGuard<TrustDomain>> = Api::all(context.client.clone());
-    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &context.namespace);
+    let secrets: Api<PartialObjectMeta<Secret>> =
+        Api::namespaced(context.client.clone(), &context.namespace);
     let shared = Arc::new(Shared {
         trust_domains: Cache::start_guarded(
             watcher::watcher(trust_domains, watcher::Config::default()),

@@ -60,7 +60,10 @@ pub(super) async fn publish_cluster_trust_bundle(
     let desired = cluster_trust_bundle(settings, owner, bundle);
     bring_about(&bundles, desired, owner, |existing, desired| {
         let drifted = existing.spec.trust_bundle != desired.spec.trust_bundle;
-        existing.spec.trust_bundle.clone_from(&desired.spec.trust_bundle);
+        existing
+            .spec
+            .trust_bundle
+            .clone_from(&desired.spec.trust_bundle);
         drifted
     })
     .await
@@ -103,7 +106,11 @@ pub(super) async fn publish_config_maps(
         if wanted.contains(&namespace) || ownership(&stale.metadata, owner) == Ownership::Foreign {
             continue;
         }
-        remove(&Api::<ConfigMap>::namespaced(client.clone(), &namespace), &*stale).await?;
+        remove(
+            &Api::<ConfigMap>::namespaced(client.clone(), &namespace),
+            &*stale,
+        )
+        .await?;
     }
     Ok(troubled)
 }

@@ -33,13 +33,18 @@ pub(super) enum Ownership {
 #[must_use]
 pub(super) fn ownership(existing: &ObjectMeta, owner: &OwnerReference) -> Ownership {
     let labelled = existing.labels.as_ref().is_some_and(|labels| {
-        labels.get(MANAGED_BY_LABEL).is_some_and(|value| value == MANAGED_BY)
+        labels
+            .get(MANAGED_BY_LABEL)
+            .is_some_and(|value| value == MANAGED_BY)
     });
     let owned = existing.owner_references.iter().flatten().any(|found| {
-        found.uid == owner.uid
-            || (labelled && found.kind == owner.kind && found.name == owner.name)
+        found.uid == owner.uid || (labelled && found.kind == owner.kind && found.name == owner.name)
     });
-    if owned { Ownership::Ours } else { Ownership::Foreign }
+    if owned {
+        Ownership::Ours
+    } else {
+        Ownership::Foreign
+    }
 }
 
 /// The owner reference by which Kubernetes removes what a deleted TrustDomain published.
@@ -68,7 +73,10 @@ pub(super) fn cluster_trust_bundle(
     let trust_domain = label_value(settings.trust_domain.as_str());
     let mut labels = labels(&owner.name);
     labels.insert("k8s.spiffe.io/canarying".into(), "live".into());
-    labels.insert("k8s.spiffe.io/workload-trust-domain".into(), trust_domain.clone());
+    labels.insert(
+        "k8s.spiffe.io/workload-trust-domain".into(),
+        trust_domain.clone(),
+    );
     labels.insert("k8s.spiffe.io/peer-trust-domain".into(), trust_domain);
     Object {
         types: None,
@@ -118,8 +126,13 @@ pub(super) fn config_map(
 #[must_use]
 pub(super) fn adopt(existing: &ObjectMeta, desired: &ObjectMeta) -> Option<ObjectMeta> {
     let mut adopted = existing.clone();
-    adopted.labels.get_or_insert_default().extend(desired.labels.clone().unwrap_or_default());
-    adopted.owner_references.clone_from(&desired.owner_references);
+    adopted
+        .labels
+        .get_or_insert_default()
+        .extend(desired.labels.clone().unwrap_or_default());
+    adopted
+        .owner_references
+        .clone_from(&desired.owner_references);
     adopted.managed_fields = None;
     let mut compared = existing.clone();
     compared.managed_fields = None;
@@ -155,7 +168,10 @@ mod tests {
         for (metadata, expected) in [
             (owned_by(None, false), Ownership::Foreign),
             (owned_by(None, true), Ownership::Foreign),
-            (owned_by(Some(owner("other", "u2")), true), Ownership::Foreign),
+            (
+                owned_by(Some(owner("other", "u2")), true),
+                Ownership::Foreign,
+            ),
             (owned_by(Some(owner("td", "u0")), false), Ownership::Foreign),
             (owned_by(Some(owner("td", "u0")), true), Ownership::Ours),
             (owned_by(Some(me.clone()), false), Ownership::Ours),

@@ -76,18 +76,25 @@ impl Worker {
             return Ok(Reconciliation::Settled);
         }
         if self.leads() && object.status.is_none() {
-            return self.write_status(&object, status::first(&object, clock::now())).await;
+            return self
+                .write_status(&object, status::first(&object, clock::now()))
+                .await;
         }
         let (settings, spec_problem) = self.parse(&object).await?;
         let Some(settings) = settings else {
             self.stop_serving();
             let problem = spec_problem.map_or_else(String::new, |problem| problem.to_string());
-            return self.write_status(&object, status::invalid(&object, &problem, clock::now())).await;
+            return self
+                .write_status(&object, status::invalid(&object, &problem, clock::now()))
+                .await;
         };
         if let Some(conflict) = self.conflict(&objects) {
             self.stop_serving();
             return self
-                .write_status(&object, status::conflicting(&object, &conflict, clock::now()))
+                .write_status(
+                    &object,
+                    status::conflicting(&object, &conflict, clock::now()),
+                )
                 .await;
         }
         if !self.is_ours(&object) {
@@ -122,7 +129,8 @@ impl Worker {
         let authority = match self.authority.journal() {
             Some(journal) => {
                 seen.journal(journal);
-                Authority::from_journal(journal).map_err(|source| ReconcileError::Bundle { source })?
+                Authority::from_journal(journal)
+                    .map_err(|source| ReconcileError::Bundle { source })?
             }
             None => None,
         };
@@ -153,8 +161,11 @@ impl Worker {
             .secrets
             .get(&self.context.namespace, &secret)
             .and_then(|metadata| metadata.resource_version());
-        seen.problem =
-            self.authority.refresh(settings, version.as_deref()).await.map_err(keep)?;
+        seen.problem = self
+            .authority
+            .refresh(settings, version.as_deref())
+            .await
+            .map_err(keep)?;
         if !self.leads() || seen.problem.is_some() {
             return Ok(Reconciliation::Settled);
         }
@@ -163,7 +174,12 @@ impl Worker {
             return Ok(Reconciliation::Settled);
         }
         let now = clock::now();
-        let candidate = match self.authority.candidate(settings, now).await.map_err(keep)? {
+        let candidate = match self
+            .authority
+            .candidate(settings, now)
+            .await
+            .map_err(keep)?
+        {
             Ok(candidate) => candidate,
             Err(problem) => {
                 seen.problem = Some(problem);
@@ -183,7 +199,9 @@ impl Worker {
                 Ok(Reconciliation::Again)
             }
             // Somebody else took it forward: read what they wrote.
-            Err(KeepError::Save { source: SaveError::Conflict { .. } }) => {
+            Err(KeepError::Save {
+                source: SaveError::Conflict { .. },
+            }) => {
                 self.authority.forget_version();
                 Ok(Reconciliation::Again)
             }
@@ -197,8 +215,13 @@ impl Worker {
         match &self.cluster_trust_bundle {
             Some(watched) => published_roots(Some(watched), settings),
             None => {
-                let bundle = self.authority.journal().and_then(|journal| journal.bundle().ok());
-                bundle.map(|bundle| bundle.fingerprints().collect()).unwrap_or_default()
+                let bundle = self
+                    .authority
+                    .journal()
+                    .and_then(|journal| journal.bundle().ok());
+                bundle
+                    .map(|bundle| bundle.fingerprints().collect())
+                    .unwrap_or_default()
             }
         }
     }
@@ -214,13 +237,20 @@ impl Worker {
         let Some(journal) = self.authority.journal() else {
             return Ok(());
         };
-        let bundle = journal.bundle().map_err(|source| ReconcileError::Bundle { source })?;
+        let bundle = journal
+            .bundle()
+            .map_err(|source| ReconcileError::Bundle { source })?;
         if bundle.roots().next().is_none() {
             return Ok(());
         }
         let client = &self.context.client;
         let owner = owner_reference(object);
-        let api = self.context.certificates_api.borrow().clone().unwrap_or_default();
+        let api = self
+            .context
+            .certificates_api
+            .borrow()
+            .clone()
+            .unwrap_or_default();
         seen.serves_pod_certificate_requests = api.pod_certificate_requests.is_some();
         if let Some(resource) = &api.cluster_trust_bundles {
             let outcome =
@@ -228,7 +258,11 @@ impl Worker {
             seen.cluster_trust_bundle = Some(outcome.map_err(failed)?);
         }
         if let (Some(copies), Some(watched)) = (&settings.bundle_config_maps, &self.config_maps) {
-            match self.context.identities.namespaces_matching(copies.namespace_selector.as_ref()) {
+            match self
+                .context
+                .identities
+                .namespaces_matching(copies.namespace_selector.as_ref())
+            {
                 Ok(wanted) => {
                     let troubled =
                         publish_config_maps(client, watched, copies, &wanted, &owner, &bundle);
@@ -274,7 +308,12 @@ impl Worker {
                 Some((spec, Arc::new(settings)))
             });
         }
-        Ok((self.settings.as_ref().map(|(_, settings)| Arc::clone(settings)), Some(problem)))
+        Ok((
+            self.settings
+                .as_ref()
+                .map(|(_, settings)| Arc::clone(settings)),
+            Some(problem),
+        ))
     }
 
     async fn keep_good_spec(&mut self, object: &TrustDomain) -> Result<(), ReconcileError> {
@@ -301,7 +340,10 @@ impl Worker {
 
     /// Whether this operator serves the object, and no other operator with another namespace.
     fn is_ours(&self, object: &TrustDomain) -> bool {
-        let holder = object.status.as_ref().and_then(|status| status.operator_namespace.as_ref());
+        let holder = object
+            .status
+            .as_ref()
+            .and_then(|status| status.operator_namespace.as_ref());
         holder == Some(&self.context.namespace)
     }
 
@@ -325,7 +367,14 @@ impl Worker {
             return Ok(Reconciliation::Settled);
         }
         let operator_namespace = Some(self.context.namespace.clone());
-        self.write_status(object, TrustDomainStatus { operator_namespace, ..status }).await
+        self.write_status(
+            object,
+            TrustDomainStatus {
+                operator_namespace,
+                ..status
+            },
+        )
+        .await
     }
 
     /// Writes `status` if it is news and this process leads.
@@ -354,7 +403,9 @@ impl Worker {
     fn describe_identities(&self, settings: &DomainSettings, seen: &mut Seen) {
         seen.entries = self.context.identities.entry_count(&self.name);
         let (ca, bundle) = seen.expiry();
-        self.context.metrics.set_expiry(settings.trust_domain.as_str(), ca, bundle);
+        self.context
+            .metrics
+            .set_expiry(settings.trust_domain.as_str(), ca, bundle);
     }
 
     fn tell_steps(&self, object: &TrustDomain, steps: &[Step]) {
@@ -364,20 +415,30 @@ impl Worker {
                     ("CAActivated", format!("CA {fingerprint} signs from now on"))
                 }
                 Step::ConfirmPublished { .. } => continue,
-                Step::Discard { fingerprint } => {
-                    ("CADiscarded", format!("CA {fingerprint} never signed and is not needed"))
-                }
+                Step::Discard { fingerprint } => (
+                    "CADiscarded",
+                    format!("CA {fingerprint} never signed and is not needed"),
+                ),
                 Step::Generate => ("CAPrepared", "a new CA is prepared".to_owned()),
-                Step::Import { fingerprint } => {
-                    ("CAPrepared", format!("CA {fingerprint} of the Secret is prepared"))
-                }
-                Step::Prune { fingerprint } => {
-                    ("CAPruned", format!("CA {fingerprint} has expired and leaves the bundle"))
-                }
+                Step::Import { fingerprint } => (
+                    "CAPrepared",
+                    format!("CA {fingerprint} of the Secret is prepared"),
+                ),
+                Step::Prune { fingerprint } => (
+                    "CAPruned",
+                    format!("CA {fingerprint} has expired and leaves the bundle"),
+                ),
             };
-            tracing::info!(trust_domain = self.name, reason, note, "authority went forward");
+            tracing::info!(
+                trust_domain = self.name,
+                reason,
+                note,
+                "authority went forward"
+            );
             let reference = object.object_ref(&());
-            self.context.recorder.publish(reference, Severity::Normal, reason, "Rotate", &note);
+            self.context
+                .recorder
+                .publish(reference, Severity::Normal, reason, "Rotate", &note);
         }
     }
 }

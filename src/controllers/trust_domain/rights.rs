@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
-use kube::api::{Api, PostParams};
 use kube::Client;
+use kube::api::{Api, PostParams};
 use tokio::time::Instant;
 
 use crate::clusters::{CallError, call};
@@ -32,7 +32,11 @@ impl Rights {
         signer_name: &str,
     ) -> Result<Vec<&'static str>, CallError> {
         if let Some((name, missing, asked)) = &self.last {
-            let believed = if missing.is_empty() { BELIEVED_ALLOWED } else { BELIEVED_DENIED };
+            let believed = if missing.is_empty() {
+                BELIEVED_ALLOWED
+            } else {
+                BELIEVED_DENIED
+            };
             if name == signer_name && asked.elapsed() < believed {
                 return Ok(missing.clone());
             }

@@ -77,8 +77,18 @@ impl Seen {
 /// The status of an object that was just seen for the first time.
 pub(super) fn first(object: &TrustDomain, now: Timestamp) -> TrustDomainStatus {
     let reports = [
-        Report::new(READY, State::Unknown, "Reconciling", "the trust domain is being set up"),
-        Report::new(RECONCILING, true, "Reconciling", "the trust domain is being set up"),
+        Report::new(
+            READY,
+            State::Unknown,
+            "Reconciling",
+            "the trust domain is being set up",
+        ),
+        Report::new(
+            RECONCILING,
+            true,
+            "Reconciling",
+            "the trust domain is being set up",
+        ),
     ];
     with_conditions(object, TrustDomainStatus::default(), &reports, now)
 }
@@ -104,24 +114,35 @@ pub(super) fn serving(
     seen: &Seen,
     now: Timestamp,
 ) -> TrustDomainStatus {
-    let mut reports =
-        vec![authority(seen), bundle(settings, seen), pod_certificates(settings, seen)];
+    let mut reports = vec![
+        authority(seen),
+        bundle(settings, seen),
+        pod_certificates(settings, seen),
+    ];
     let unmet = reports.iter().find(|report| report.state != State::True);
     let ready = match (&seen.spec_problem, unmet) {
         (Some(problem), _) => {
             let message = format!("{problem}; the last good spec stays in force");
             Report::new(READY, false, "InvalidSpec", message)
         }
-        (None, Some(unmet)) => {
-            Report::new(READY, unmet.state, unmet.reason, unmet.message.clone())
-        }
+        (None, Some(unmet)) => Report::new(READY, unmet.state, unmet.reason, unmet.message.clone()),
         (None, None) => Report::new(READY, true, "Ready", "pods can get certificates"),
     };
     let waits = ready.state != State::True && seen.problem.is_none();
     if seen.spec_problem.is_some() {
-        reports.push(Report::new(STALLED, true, ready.reason, ready.message.clone()));
+        reports.push(Report::new(
+            STALLED,
+            true,
+            ready.reason,
+            ready.message.clone(),
+        ));
     } else if waits && seen.missing_rights.is_empty() {
-        reports.push(Report::new(RECONCILING, true, ready.reason, ready.message.clone()));
+        reports.push(Report::new(
+            RECONCILING,
+            true,
+            ready.reason,
+            ready.message.clone(),
+        ));
     }
     if let Some(capped) = ttl_capped(settings, seen, now) {
         reports.push(capped);
@@ -153,12 +174,18 @@ pub(super) fn serving(
 
 fn authority(seen: &Seen) -> Report {
     match (&seen.problem, seen.active_until) {
-        (Some(problem), _) => {
-            Report::new(AUTHORITY_READY, false, problem.reason, problem.message.clone())
-        }
-        (None, Some(until)) => {
-            Report::new(AUTHORITY_READY, true, "Active", format!("the CA signs until {until}"))
-        }
+        (Some(problem), _) => Report::new(
+            AUTHORITY_READY,
+            false,
+            problem.reason,
+            problem.message.clone(),
+        ),
+        (None, Some(until)) => Report::new(
+            AUTHORITY_READY,
+            true,
+            "Active",
+            format!("the CA signs until {until}"),
+        ),
         (None, None) => {
             let message = "the first CA waits for its root to be published";
             Report::new(AUTHORITY_READY, State::Unknown, "Preparing", message)
@@ -193,7 +220,11 @@ fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
         return report(State::False, "InvalidNamespaceSelector", problem.clone());
     }
     if !seen.troubled_config_maps.is_empty() {
-        return report(State::False, "ConfigMapsNotWritten", troubled(settings, seen));
+        return report(
+            State::False,
+            "ConfigMapsNotWritten",
+            troubled(settings, seen),
+        );
     }
     if seen.sequence.is_none() {
         return report(State::Unknown, "Preparing", "there is no bundle yet".into());
@@ -208,22 +239,30 @@ fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
 }
 
 fn troubled(settings: &DomainSettings, seen: &Seen) -> String {
-    let name = settings.bundle_config_maps.as_ref().map_or("", |copies| copies.name.as_str());
-    let named = seen.troubled_config_maps.iter().take(NAMED).map(|(namespace, outcome)| {
-        match outcome {
+    let name = settings
+        .bundle_config_maps
+        .as_ref()
+        .map_or("", |copies| copies.name.as_str());
+    let named = seen
+        .troubled_config_maps
+        .iter()
+        .take(NAMED)
+        .map(|(namespace, outcome)| match outcome {
             Outcome::NotOurs => format!("{namespace} (made by somebody else, left alone)"),
             Outcome::Published | Outcome::Refused(_) => format!("{namespace} (refused)"),
-        }
-    });
+        });
     let mut message = format!(
         "ConfigMap {name} is not as it should be in {} namespaces: {}",
         seen.troubled_config_maps.len(),
         named.collect::<Vec<_>>().join(", ")
     );
-    let refused = seen.troubled_config_maps.iter().find_map(|(_, outcome)| match outcome {
-        Outcome::Refused(words) => Some(words),
-        Outcome::NotOurs | Outcome::Published => None,
-    });
+    let refused = seen
+        .troubled_config_maps
+        .iter()
+        .find_map(|(_, outcome)| match outcome {
+            Outcome::Refused(words) => Some(words),
+            Outcome::NotOurs | Outcome::Published => None,
+        });
     if let Some(words) = refused {
         message.push_str(&format!(
             "; {words}; the operator may write ConfigMaps named spiffe-bundle only: for another \
@@ -269,7 +308,12 @@ fn stalled(
         Report::new(READY, false, reason, message),
         Report::new(STALLED, true, reason, message),
     ];
-    with_conditions(object, object.status.clone().unwrap_or_default(), &reports, now)
+    with_conditions(
+        object,
+        object.status.clone().unwrap_or_default(),
+        &reports,
+        now,
+    )
 }
 
 fn with_conditions(
@@ -278,7 +322,10 @@ fn with_conditions(
     reports: &[Report],
     now: Timestamp,
 ) -> TrustDomainStatus {
-    let before = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let before = object
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.conditions);
     let generation = object.metadata.generation;
     TrustDomainStatus {
         conditions: merge(before, reports, generation, now),

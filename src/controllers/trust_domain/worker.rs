@@ -19,8 +19,8 @@ use crate::clusters::certificates_api::ClusterTrustBundle;
 use crate::clusters::pod_certificates::{self, Signer};
 use crate::controllers::trust_domain::Shared;
 use crate::controllers::trust_domain::authority::AuthorityKeeper;
-use crate::controllers::trust_domain::rights::Rights;
 use crate::controllers::trust_domain::reconcile::Reconciliation;
+use crate::controllers::trust_domain::rights::Rights;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
@@ -110,8 +110,13 @@ impl Worker {
                     Some(error.reason())
                 }
             };
-            self.context.metrics.reconciled("TrustDomain", started.elapsed(), failure);
-            let mut bundles = self.cluster_trust_bundle.as_ref().map(|it| it.cache.changes());
+            self.context
+                .metrics
+                .reconciled("TrustDomain", started.elapsed(), failure);
+            let mut bundles = self
+                .cluster_trust_bundle
+                .as_ref()
+                .map(|it| it.cache.changes());
             let mut copies = self.config_maps.as_ref().map(|it| it.cache.changes());
             tokio::select! {
                 _ = trust_domains.changed() => {}
@@ -133,7 +138,11 @@ impl Worker {
     }
 
     /// Runs the signer with what is known now, or ends it.
-    pub(super) fn sign_with(&mut self, settings: &DomainSettings, authority: Option<Arc<Authority>>) {
+    pub(super) fn sign_with(
+        &mut self,
+        settings: &DomainSettings,
+        authority: Option<Arc<Authority>>,
+    ) {
         let api = self.context.certificates_api.borrow().clone();
         let Some(resource) = api.and_then(|api| api.pod_certificate_requests) else {
             self.signer = None;
@@ -181,9 +190,14 @@ impl Worker {
         let client = &self.context.client;
         let metrics = &self.context.metrics;
         let api = self.context.certificates_api.borrow().clone();
-        let bundle = api.and_then(|api| api.cluster_trust_bundles).map(|resource| {
-            (format!("{} {}", resource.api_version, settings.signer_name), resource)
-        });
+        let bundle = api
+            .and_then(|api| api.cluster_trust_bundles)
+            .map(|resource| {
+                (
+                    format!("{} {}", resource.api_version, settings.signer_name),
+                    resource,
+                )
+            });
         rewatch(&mut self.cluster_trust_bundle, bundle, |resource| {
             let bundles = Api::<ClusterTrustBundle>::all_with(client.clone(), &resource);
             let name = cluster_trust_bundle_name(&settings.signer_name);
@@ -191,8 +205,14 @@ impl Worker {
             let watch = watcher::watcher(bundles, config);
             Cache::start(watch, "ClusterTrustBundle", Arc::clone(metrics))
         });
-        let copies = settings.bundle_config_maps.as_ref().map(|copies| (copies.name.clone(), ()));
-        let name = copies.as_ref().map(|(name, ())| name.clone()).unwrap_or_default();
+        let copies = settings
+            .bundle_config_maps
+            .as_ref()
+            .map(|copies| (copies.name.clone(), ()));
+        let name = copies
+            .as_ref()
+            .map(|(name, ())| name.clone())
+            .unwrap_or_default();
         rewatch(&mut self.config_maps, copies, |()| {
             let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
             let watch = watcher::watcher(Api::<ConfigMap>::all(client.clone()), config);
@@ -203,7 +223,9 @@ impl Worker {
     /// All TrustDomains by name.
     pub(super) fn all(&self) -> BTreeMap<String, Arc<TrustDomain>> {
         let objects = self.shared.trust_domains.all().into_iter();
-        objects.map(|it| (it.metadata.name.clone().unwrap_or_default(), it)).collect()
+        objects
+            .map(|it| (it.metadata.name.clone().unwrap_or_default(), it))
+            .collect()
     }
 }
 
@@ -216,7 +238,12 @@ fn rewatch<K, T>(
     match wanted {
         None => *watched = None,
         Some((key, _)) if watched.as_ref().is_some_and(|current| current.key == key) => {}
-        Some((key, target)) => *watched = Some(Watched { key, cache: start(target) }),
+        Some((key, target)) => {
+            *watched = Some(Watched {
+                key,
+                cache: start(target),
+            })
+        }
     }
 }
 

@@ -57,7 +57,9 @@ impl Registry {
                 self.marked.insert(uid.clone());
             }
             Some(pod) => {
-                let old_node = std::mem::replace(&mut pod.facts, facts.clone()).node.clone();
+                let old_node = std::mem::replace(&mut pod.facts, facts.clone())
+                    .node
+                    .clone();
                 pod.is_stale = true;
                 self.leave_node(&old_node, &uid);
                 self.enter_node(&facts);
@@ -70,7 +72,11 @@ impl Registry {
                 self.marked.insert(uid.clone());
             }
         }
-        if self.marked.remove(&uid) { self.evaluate(&uid) } else { Vec::new() }
+        if self.marked.remove(&uid) {
+            self.evaluate(&uid)
+        } else {
+            Vec::new()
+        }
     }
 
     /// Forgets a pod.
@@ -90,8 +96,9 @@ impl Registry {
             return;
         };
         let labels = namespace.metadata.labels.iter().flatten();
-        let labels: Labels =
-            labels.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let labels: Labels = labels
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
         let state = self.namespaces.entry(name.into()).or_default();
         if state.labels.as_ref() == Some(&labels) {
             return;
@@ -107,7 +114,8 @@ impl Registry {
         };
         state.labels = None;
         self.reselect_namespace(name);
-        self.namespaces.retain(|other, state| &**other != name || !state.pods.is_empty());
+        self.namespaces
+            .retain(|other, state| &**other != name || !state.pods.is_empty());
     }
 
     /// Takes in a node. Its pods are marked where something changed.
@@ -152,7 +160,11 @@ impl Registry {
 
     /// Renders the parent ID of a node's pods again.
     pub(super) fn render_parent_id(&mut self, node: &str) {
-        if let Some(seen) = self.nodes.get_mut(node).and_then(|state| state.seen.as_mut()) {
+        if let Some(seen) = self
+            .nodes
+            .get_mut(node)
+            .and_then(|state| state.seen.as_mut())
+        {
             seen.parent_id = pod_entry::parent_id(&self.settings, &seen.facts);
         }
     }
@@ -168,7 +180,10 @@ impl Registry {
         let (mut selected, mut ignored) = (0, 0);
         for namespace in self.namespaces.values_mut() {
             let spec = spec.filter(|spec| {
-                namespace.labels.as_ref().is_some_and(|labels| spec.namespaces.matches(labels))
+                namespace
+                    .labels
+                    .as_ref()
+                    .is_some_and(|labels| spec.namespaces.matches(labels))
             });
             let was_selected = if spec.is_some() {
                 selected += 1;
@@ -209,7 +224,10 @@ impl Registry {
                 .cluster_spiffe_ids
                 .iter()
                 .filter(|(_, other)| {
-                    other.object.active().is_some_and(|spec| spec.namespaces.matches(labels))
+                    other
+                        .object
+                        .active()
+                        .is_some_and(|spec| spec.namespaces.matches(labels))
                 })
                 .map(|(name, _)| name.clone())
                 .collect(),
@@ -240,12 +258,13 @@ impl Registry {
 
     fn enter_namespace(&mut self, pod: &PodFacts) {
         let ignored = &self.settings;
-        let state = self.namespaces.entry(pod.namespace.clone()).or_insert_with(|| {
-            NamespaceState {
+        let state = self
+            .namespaces
+            .entry(pod.namespace.clone())
+            .or_insert_with(|| NamespaceState {
                 ignored: ignored.ignores_namespace(&pod.namespace),
                 ..NamespaceState::default()
-            }
-        });
+            });
         state.pods.insert(pod.uid.clone());
     }
 

@@ -45,7 +45,11 @@ pub(super) enum Verdict {
 
 impl PodState {
     pub(super) fn new(facts: Arc<PodFacts>) -> Self {
-        Self { facts, outcomes: Vec::new(), is_stale: true }
+        Self {
+            facts,
+            outcomes: Vec::new(),
+            is_stale: true,
+        }
     }
 
     /// What came of the object `name`.
@@ -156,10 +160,14 @@ impl Registry {
 
     /// What a pod gets, by name of the object. Fallbacks come into play last.
     fn outcomes(&self, pod: &PodState) -> Vec<Outcome> {
-        let (fallbacks, others): (Vec<_>, Vec<_>) =
-            self.matches(&pod.facts).into_iter().partition(|(_, spec)| spec.fallback);
-        let mut outcomes: Vec<_> =
-            others.into_iter().map(|found| self.outcome(pod, found)).collect();
+        let (fallbacks, others): (Vec<_>, Vec<_>) = self
+            .matches(&pod.facts)
+            .into_iter()
+            .partition(|(_, spec)| spec.fallback);
+        let mut outcomes: Vec<_> = others
+            .into_iter()
+            .map(|found| self.outcome(pod, found))
+            .collect();
         let is_served = outcomes.iter().any(Outcome::serves);
         for (state, spec) in fallbacks {
             outcomes.push(if is_served {
@@ -178,8 +186,10 @@ impl Registry {
 
     /// The ClusterSPIFFEIDs that select a pod.
     fn matches(&self, pod: &PodFacts) -> Vec<Match<'_>> {
-        let Some(namespace) =
-            self.namespaces.get(&pod.namespace).filter(|namespace| !namespace.ignored)
+        let Some(namespace) = self
+            .namespaces
+            .get(&pod.namespace)
+            .filter(|namespace| !namespace.ignored)
         else {
             return Vec::new();
         };
@@ -203,7 +213,11 @@ impl Registry {
             return old.clone();
         }
         let verdict = self.verdict(&pod.facts, source, spec, old.and_then(Outcome::entry));
-        Outcome { source: source.clone(), version: state.version, verdict }
+        Outcome {
+            source: source.clone(),
+            version: state.version,
+            verdict,
+        }
     }
 
     fn verdict(
@@ -221,8 +235,12 @@ impl Registry {
         }
         let entry = self.seen_node(pod).and_then(|node| {
             let parent_id = node.parent_id.as_ref().map_err(Clone::clone)?;
-            let around =
-                PodSurroundings { settings: &self.settings, pod, node: &node.facts, parent_id };
+            let around = PodSurroundings {
+                settings: &self.settings,
+                pod,
+                node: &node.facts,
+                parent_id,
+            };
             let services = self.services.of_pod(&pod.namespace, &pod.uid);
             pod_entry::make(spec, source, around, services)
         });
@@ -237,11 +255,15 @@ impl Registry {
         self.nodes
             .get(&pod.node)
             .and_then(|node| node.seen.as_ref())
-            .ok_or_else(|| EntryError::NodeUnseen { node: pod.node.to_string() })
+            .ok_or_else(|| EntryError::NodeUnseen {
+                node: pod.node.to_string(),
+            })
     }
 }
 
 fn find<'a>(outcomes: &'a [Outcome], name: &str) -> Option<&'a Outcome> {
-    let at = outcomes.binary_search_by(|outcome| (*outcome.source.name).cmp(name)).ok()?;
+    let at = outcomes
+        .binary_search_by(|outcome| (*outcome.source.name).cmp(name))
+        .ok()?;
     outcomes.get(at)
 }

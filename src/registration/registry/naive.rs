@@ -46,7 +46,9 @@ impl World {
             .collect();
         for name in self.cluster_spiffe_ids.keys() {
             rendered.failing.insert(name.clone(), Vec::new());
-            rendered.stats.insert(name.clone(), self.namespace_stats(name, settings));
+            rendered
+                .stats
+                .insert(name.clone(), self.namespace_stats(name, settings));
         }
         for pod in self.pods.values() {
             let mut served = false;
@@ -106,9 +108,15 @@ impl World {
 
     fn namespace_stats(&self, name: &str, settings: &Settings) -> ClusterSpiffeIdStats {
         let spec = &self.cluster_spiffe_ids[name].1;
-        let selected: Vec<_> =
-            self.namespaces.iter().filter(|(_, labels)| spec.namespaces.matches(labels)).collect();
-        let ignored = selected.iter().filter(|(name, _)| settings.ignores_namespace(name)).count();
+        let selected: Vec<_> = self
+            .namespaces
+            .iter()
+            .filter(|(_, labels)| spec.namespaces.matches(labels))
+            .collect();
+        let ignored = selected
+            .iter()
+            .filter(|(name, _)| settings.ignores_namespace(name))
+            .count();
         ClusterSpiffeIdStats {
             namespaces_selected: i64::try_from(selected.len()).unwrap(),
             namespaces_ignored: i64::try_from(ignored).unwrap(),
@@ -134,7 +142,9 @@ impl World {
         let node = self
             .nodes
             .get(&*pod.node)
-            .ok_or_else(|| EntryError::NodeUnseen { node: pod.node.to_string() })?;
+            .ok_or_else(|| EntryError::NodeUnseen {
+                node: pod.node.to_string(),
+            })?;
         let trust_domain = &settings.cluster.trust_domain;
         let member = |what, value: String| {
             let id: SpiffeId = value.parse().map_err(|source| EntryError::SpiffeId {
@@ -145,9 +155,17 @@ impl World {
             if id.is_member_of(trust_domain) {
                 return Ok(id);
             }
-            Err(EntryError::ForeignTrustDomain { what, value, trust_domain: trust_domain.clone() })
+            Err(EntryError::ForeignTrustDomain {
+                what,
+                value,
+                trust_domain: trust_domain.clone(),
+            })
         };
-        let mut data = TemplateData { cluster: &settings.cluster, pod: None, node };
+        let mut data = TemplateData {
+            cluster: &settings.cluster,
+            pod: None,
+            node,
+        };
         let parent = settings.parent_id_template.render(&data).unwrap();
         let parent_id = member("parent ID", parent)?;
         data.pod = Some(pod);
@@ -156,17 +174,25 @@ impl World {
         for template in &spec.selectors {
             selectors.push(EntrySelector::parse(&template.render(&data).unwrap())?);
         }
-        let mut names: Vec<_> =
-            spec.dns_names.iter().map(|template| template.render(&data).unwrap()).collect();
+        let mut names: Vec<_> = spec
+            .dns_names
+            .iter()
+            .map(|template| template.render(&data).unwrap())
+            .collect();
         if spec.auto_populate_dns_names {
             names.extend(self.service_names(pod, &settings.cluster.cluster_domain));
         }
         if spiffe_id.path().is_empty() {
-            return Err(EntryError::NoPath { what: "SPIFFE ID", value: spiffe_id.to_string() });
+            return Err(EntryError::NoPath {
+                what: "SPIFFE ID",
+                value: spiffe_id.to_string(),
+            });
         }
         for name in &names {
-            dns_name::check(name)
-                .map_err(|source| EntryError::DnsName { value: name.clone(), source })?;
+            dns_name::check(name).map_err(|source| EntryError::DnsName {
+                value: name.clone(),
+                source,
+            })?;
         }
         let key = EntryKey::new(&spiffe_id, &parent_id, &selectors);
         Ok(Entry {

@@ -51,7 +51,10 @@ pub(super) struct ObjectState<T> {
 impl<T> ObjectState<T> {
     /// The spec in force.
     pub(super) fn active(&self) -> Option<&Arc<T>> {
-        self.good.as_ref().filter(|_| self.is_served).map(|(spec, _)| spec)
+        self.good
+            .as_ref()
+            .filter(|_| self.is_served)
+            .map(|(spec, _)| spec)
     }
 
     pub(super) fn in_force(&self) -> InForce {
@@ -73,9 +76,12 @@ pub(super) struct PodIndex {
 impl PodIndex {
     fn add(&mut self, name: &Arc<str>, spec: &ParsedClusterSpiffeId) {
         let names = match spec.pods.required_pair() {
-            Some((key, value)) => {
-                self.by_pair.entry(key.clone()).or_default().entry(value.clone()).or_default()
-            }
+            Some((key, value)) => self
+                .by_pair
+                .entry(key.clone())
+                .or_default()
+                .entry(value.clone())
+                .or_default(),
             None => &mut self.others,
         };
         names.insert(name.clone());
@@ -125,7 +131,10 @@ impl Registry {
             return;
         };
         let name = source.name.clone();
-        let previous = self.cluster_spiffe_ids.get(&name).map(|state| &state.object);
+        let previous = self
+            .cluster_spiffe_ids
+            .get(&name)
+            .map(|state| &state.object);
         let new = next_state(
             previous,
             source,
@@ -190,7 +199,10 @@ impl Registry {
             return;
         };
         let is_served = self.settings.serves(state.object.class_name.as_deref());
-        let object = ObjectState { is_served, ..state.object.duplicate() };
+        let object = ObjectState {
+            is_served,
+            ..state.object.duplicate()
+        };
         self.replace_cluster_spiffe_id(name, Some(object));
     }
 
@@ -199,7 +211,10 @@ impl Registry {
             return Vec::new();
         };
         let is_served = self.settings.serves(state.object.class_name.as_deref());
-        let object = ObjectState { is_served, ..state.object.duplicate() };
+        let object = ObjectState {
+            is_served,
+            ..state.object.duplicate()
+        };
         self.replace_static_entry(name, Some(object))
     }
 
@@ -208,7 +223,8 @@ impl Registry {
         name: &Arc<str>,
         object: Option<ObjectState<ParsedClusterSpiffeId>>,
     ) {
-        self.changed_reports.insert((SourceKind::ClusterSpiffeId, name.clone()));
+        self.changed_reports
+            .insert((SourceKind::ClusterSpiffeId, name.clone()));
         let version = self.new_version();
         let old = self.cluster_spiffe_ids.remove(name);
         let old_spec = old.as_ref().and_then(|old| old.object.active().cloned());
@@ -236,19 +252,27 @@ impl Registry {
         name: &Arc<str>,
         object: Option<ObjectState<ParsedStaticEntry>>,
     ) -> Vec<Change> {
-        self.changed_reports.insert((SourceKind::ClusterStaticEntry, name.clone()));
+        self.changed_reports
+            .insert((SourceKind::ClusterStaticEntry, name.clone()));
         let old = self.static_entries.remove(name).and_then(|old| old.entry);
-        let new = object.as_ref().and_then(|object| {
-            Some(Arc::new(object.active()?.entry(object.source.clone())))
-        });
+        let new = object
+            .as_ref()
+            .and_then(|object| Some(Arc::new(object.active()?.entry(object.source.clone()))));
         if let Some(object) = object {
-            let state = StaticEntryState { object, entry: new.clone() };
+            let state = StaticEntryState {
+                object,
+                entry: new.clone(),
+            };
             self.static_entries.insert(name.clone(), state);
         }
         if old == new {
             return Vec::new();
         }
-        let cause = if new.is_some() { RemovalCause::Rewritten } else { RemovalCause::ObjectGone };
+        let cause = if new.is_some() {
+            RemovalCause::Rewritten
+        } else {
+            RemovalCause::ObjectGone
+        };
         let mut touched = tally::Touched::default();
         if let Some(old) = &old {
             touched.remove(&mut self.candidates, old, cause);
@@ -289,7 +313,10 @@ fn next_state<T: PartialEq>(
     };
     let kept = previous.and_then(|previous| previous.good.clone());
     let (error, good) = match parsed {
-        Err(error) => (Some(error), kept.or_else(|| Some((Arc::new(last_good()?), None)))),
+        Err(error) => (
+            Some(error),
+            kept.or_else(|| Some((Arc::new(last_good()?), None))),
+        ),
         Ok(spec) => {
             let spec = match kept {
                 Some((kept, _)) if *kept == spec => kept,
@@ -298,7 +325,13 @@ fn next_state<T: PartialEq>(
             (None, Some((spec, generation)))
         }
     };
-    ObjectState { source, class_name: class_name.map(Into::into), is_served: false, error, good }
+    ObjectState {
+        source,
+        class_name: class_name.map(Into::into),
+        is_served: false,
+        error,
+        good,
+    }
 }
 
 fn source_of(kind: SourceKind, meta: &ObjectMeta) -> Option<Arc<Source>> {
@@ -306,7 +339,13 @@ fn source_of(kind: SourceKind, meta: &ObjectMeta) -> Option<Arc<Source>> {
         kind,
         name: meta.name.as_deref()?.into(),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
-        created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        deleted: meta.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
+        created: meta
+            .creation_timestamp
+            .as_ref()
+            .map_or(0, |time| time.0.as_second()),
+        deleted: meta
+            .deletion_timestamp
+            .as_ref()
+            .map(|time| time.0.as_second()),
     }))
 }

@@ -37,7 +37,12 @@ enum Event {
 impl Event {
     /// Which object it is about.
     fn subject(&self) -> String {
-        let meta = |json: &Json| format!("{} {}", json["metadata"]["namespace"], json["metadata"]["name"]);
+        let meta = |json: &Json| {
+            format!(
+                "{} {}",
+                json["metadata"]["namespace"], json["metadata"]["name"]
+            )
+        };
         match self {
             Self::Pod(json) => format!("pod {}", json["metadata"]["uid"]),
             Self::Namespace(name, _) => format!("namespace {name}"),
@@ -60,7 +65,9 @@ fn settings(json: &Json) -> Settings {
         "ignoreNamespaces": ["^n2$"],
         "authority": {"selfSigned": {}},
     });
-    spec.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+    spec.as_object_mut()
+        .unwrap()
+        .extend(json.as_object().unwrap().clone());
     let spec: TrustDomainSpec = serde_json::from_value(spec).unwrap();
     Settings::parse(&spec).unwrap()
 }
@@ -98,7 +105,10 @@ impl Both {
         let changes = match event {
             Event::Pod(json) => {
                 let pod = serde_json::from_value(json.clone()).unwrap();
-                let keep = FieldSet { spec: ["hostNetwork"].into(), ..FieldSet::default() };
+                let keep = FieldSet {
+                    spec: ["hostNetwork"].into(),
+                    ..FieldSet::default()
+                };
                 let facts = PodFacts::from_pod(&pod, &keep, &mut self.interner).unwrap();
                 self.world.pods.insert(facts.uid.to_string(), facts.clone());
                 self.registry.apply_pod(facts)
@@ -160,7 +170,9 @@ impl Both {
                 let node = serde_json::from_value(json.clone()).unwrap();
                 let facts = NodeFacts::from_node(&node, &mut self.interner).unwrap();
                 self.nodes_gone.retain(|name| **name != *facts.name);
-                self.world.nodes.insert(facts.name.to_string(), facts.clone());
+                self.world
+                    .nodes
+                    .insert(facts.name.to_string(), facts.clone());
                 self.registry.apply_node(facts);
             }
             Event::NodeGone(name) => {
@@ -174,10 +186,13 @@ impl Both {
                 let text = |json: &Json| json.as_str().unwrap().to_owned();
                 let service = text(&meta["labels"]["kubernetes.io/service-name"]);
                 let endpoints = json["endpoints"].as_array().unwrap().iter();
-                let pods = endpoints.map(|endpoint| text(&endpoint["targetRef"]["uid"])).collect();
+                let pods = endpoints
+                    .map(|endpoint| text(&endpoint["targetRef"]["uid"]))
+                    .collect();
                 let name = (text(&meta["namespace"]), text(&meta["name"]));
                 self.world.slices.insert(name, (service, pods));
-                self.registry.apply_endpoint_slice(&serde_json::from_value(json.clone()).unwrap());
+                self.registry
+                    .apply_endpoint_slice(&serde_json::from_value(json.clone()).unwrap());
             }
             Event::SliceGone(namespace, name) => {
                 self.world.slices.remove(&(namespace.clone(), name.clone()));
@@ -195,7 +210,10 @@ impl Both {
         let kept = before
             .filter(|(before, _)| before.metadata.uid == object.metadata.uid)
             .and_then(|(_, good)| good);
-        let good = ParsedClusterSpiffeId::parse(&object.spec).ok().map(Arc::new).or(kept);
+        let good = ParsedClusterSpiffeId::parse(&object.spec)
+            .ok()
+            .map(Arc::new)
+            .or(kept);
         self.cluster_spiffe_ids.insert(name, (object, good));
     }
 
@@ -209,7 +227,8 @@ impl Both {
             .and_then(|(_, good)| good);
         let trust_domain = "e.org".parse().unwrap();
         let parsed = ParsedStaticEntry::parse(&object.spec, &trust_domain);
-        self.static_entries.insert(name, (object, parsed.ok().map(Arc::new).or(kept)));
+        self.static_entries
+            .insert(name, (object, parsed.ok().map(Arc::new).or(kept)));
         changes
     }
 
@@ -222,7 +241,11 @@ impl Both {
                     self.set_or_removed += 1;
                 }
                 Change::Removed(entry, _) => {
-                    assert_eq!(self.sum.remove(&entry.key), Some(entry), "removed what was not set");
+                    assert_eq!(
+                        self.sum.remove(&entry.key),
+                        Some(entry),
+                        "removed what was not set"
+                    );
                     self.set_or_removed += 1;
                 }
                 Change::Failed { .. } | Change::Masked { .. } => {}
@@ -242,23 +265,37 @@ impl Both {
         let settings = settings(&self.settings);
         for (name, (object, good)) in &self.cluster_spiffe_ids {
             let is_served = settings.serves(object.spec.class_name.as_deref());
-            assert_eq!(self.registry.report_of_cluster_spiffe_id(name).is_some(), is_served);
+            assert_eq!(
+                self.registry.report_of_cluster_spiffe_id(name).is_some(),
+                is_served
+            );
             if let (Some(good), true) = (good, is_served) {
                 let source = source(SourceKind::ClusterSpiffeId, &object.metadata);
-                self.world.cluster_spiffe_ids.insert(name.clone(), (source, good.clone()));
+                self.world
+                    .cluster_spiffe_ids
+                    .insert(name.clone(), (source, good.clone()));
             }
         }
         for (name, (object, good)) in &self.static_entries {
             if let (Some(good), true) = (good, settings.serves(object.spec.class_name.as_deref())) {
                 let source = source(SourceKind::ClusterStaticEntry, &object.metadata);
-                self.world.static_entries.insert(name.clone(), (source, good.clone()));
+                self.world
+                    .static_entries
+                    .insert(name.clone(), (source, good.clone()));
             }
         }
         let expected = self.world.render(&settings);
-        let state: BTreeMap<_, _> =
-            self.registry.entries().map(|entry| (entry.key, (**entry).clone())).collect();
+        let state: BTreeMap<_, _> = self
+            .registry
+            .entries()
+            .map(|entry| (entry.key, (**entry).clone()))
+            .collect();
         assert_eq!(state, expected.entries);
-        let sum: BTreeMap<_, _> = self.sum.iter().map(|(key, entry)| (*key, (**entry).clone())).collect();
+        let sum: BTreeMap<_, _> = self
+            .sum
+            .iter()
+            .map(|(key, entry)| (*key, (**entry).clone()))
+            .collect();
         assert_eq!(sum, expected.entries, "the sum of the changes");
         assert_eq!(self.registry.revision(), self.set_or_removed);
         for (name, stats) in &expected.stats {
@@ -271,9 +308,22 @@ impl Both {
                 .collect();
             assert_eq!(failing, expected.failing[name], "{name}");
         }
-        let of_pods: usize = self.world.pods.keys().map(|uid| self.registry.entries_of_pod(uid).len()).sum();
-        assert_eq!(of_pods, state.values().filter(|entry| entry.pod.is_some()).count());
-        assert!(self.registry.tallies.keys().all(|name| self.cluster_spiffe_ids.contains_key(&**name)));
+        let of_pods: usize = self
+            .world
+            .pods
+            .keys()
+            .map(|uid| self.registry.entries_of_pod(uid).len())
+            .sum();
+        assert_eq!(
+            of_pods,
+            state.values().filter(|entry| entry.pod.is_some()).count()
+        );
+        assert!(
+            self.registry
+                .tallies
+                .keys()
+                .all(|name| self.cluster_spiffe_ids.contains_key(&**name))
+        );
         self.registry
     }
 }
@@ -287,18 +337,24 @@ fn source(
         name: meta.name.as_deref().unwrap().into(),
         uid: meta.uid.as_deref().unwrap().into(),
         created: meta.creation_timestamp.as_ref().unwrap().0.as_second(),
-        deleted: meta.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
+        deleted: meta
+            .deletion_timestamp
+            .as_ref()
+            .map(|time| time.0.as_second()),
     })
 }
 
 fn labels() -> impl Strategy<Value = Json> {
-    select(vec![json!({}), json!({"a": "1"}), json!({"a": "2"}), json!({"a": "1", "b": "1"})])
+    select(vec![
+        json!({}),
+        json!({"a": "1"}),
+        json!({"a": "2"}),
+        json!({"a": "1", "b": "1"}),
+    ])
 }
 
 fn label_selector() -> impl Strategy<Value = Json> {
-    let expression = |key: &str, operator: &str, values: &[&str]| {
-        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-    };
+    let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
     select(vec![
         Json::Null,
         json!({}),
@@ -366,14 +422,23 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
         json!({"ttl": "1h", "hint": "h", "admin": true}),
     ]);
     let class = select(vec![Json::Null, Json::Null, json!("ours"), json!("theirs")]);
-    let deleted = select(vec![None, None, Some("2026-02-01T00:00:00Z"), Some("2026-02-02T00:00:00Z")]);
+    let deleted = select(vec![
+        None,
+        None,
+        Some("2026-02-01T00:00:00Z"),
+        Some("2026-02-02T00:00:00Z"),
+    ]);
     (
         (0..4u8, 0..2u8, time(), deleted),
         (templates, extras, class),
         (label_selector(), label_selector(), any::<bool>()),
     )
         .prop_map(
-            |((number, generation, created, deleted), (template, extras, class), (namespaces, pods, fallback))| {
+            |(
+                (number, generation, created, deleted),
+                (template, extras, class),
+                (namespaces, pods, fallback),
+            )| {
                 let mut spec = json!({
                     "spiffeIDTemplate": template,
                     "className": class,
@@ -381,7 +446,9 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
                     "podSelector": pods,
                     "fallback": fallback,
                 });
-                spec.as_object_mut().unwrap().extend(extras.as_object().unwrap().clone());
+                spec.as_object_mut()
+                    .unwrap()
+                    .extend(extras.as_object().unwrap().clone());
                 Event::ClusterSpiffeId(json!({
                     "apiVersion": "spire.spiffe.io/v1alpha1",
                     "kind": "ClusterSPIFFEID",
@@ -461,8 +528,7 @@ fn node() -> impl Strategy<Value = Event> {
 }
 
 fn namespace() -> impl Strategy<Value = Event> {
-    (0..3u8, labels())
-        .prop_map(|(number, labels)| Event::Namespace(format!("n{number}"), labels))
+    (0..3u8, labels()).prop_map(|(number, labels)| Event::Namespace(format!("n{number}"), labels))
 }
 
 fn event() -> impl Strategy<Value = Event> {

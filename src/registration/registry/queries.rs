@@ -79,11 +79,15 @@ impl Registry {
         if !object.is_served {
             return None;
         }
-        let failing = tally.failures.iter().take(NAMED_IN_REPORT).map(|(pod, error)| FailingPod {
-            namespace: pod.namespace.to_string(),
-            name: pod.name.to_string(),
-            message: error.to_string(),
-        });
+        let failing = tally
+            .failures
+            .iter()
+            .take(NAMED_IN_REPORT)
+            .map(|(pod, error)| FailingPod {
+                namespace: pod.namespace.to_string(),
+                name: pod.name.to_string(),
+                message: error.to_string(),
+            });
         let mut masked_by = Vec::new();
         for source in tally.masked_by.values() {
             if masked_by.len() < NAMED_IN_REPORT && !masked_by.contains(source) {
@@ -108,9 +112,15 @@ impl Registry {
     /// does not serve its class.
     #[must_use]
     pub fn report_of_cluster_static_entry(&self, name: &str) -> Option<StaticEntryReport> {
-        let state = self.static_entries.get(name).filter(|state| state.object.is_served)?;
-        let masked_by =
-            state.entry.as_ref().and_then(|entry| self.candidates.masked_by(entry)).cloned();
+        let state = self
+            .static_entries
+            .get(name)
+            .filter(|state| state.object.is_served)?;
+        let masked_by = state
+            .entry
+            .as_ref()
+            .and_then(|entry| self.candidates.masked_by(entry))
+            .cloned();
         Some(StaticEntryReport {
             error: state.object.error.clone(),
             in_force: state.object.in_force(),
@@ -134,7 +144,10 @@ impl Registry {
         match &outcome.verdict {
             Verdict::Entry(entry) => match self.candidates.masked_by(entry) {
                 None => MatchOutcome::Issued(entry.clone()),
-                Some(by) => MatchOutcome::Masked { entry: entry.clone(), by: by.clone() },
+                Some(by) => MatchOutcome::Masked {
+                    entry: entry.clone(),
+                    by: by.clone(),
+                },
             },
             Verdict::Failed(error) => MatchOutcome::Failed(error.clone()),
             Verdict::NotRunning => MatchOutcome::NotRunning,

@@ -58,7 +58,11 @@ impl Touched {
         let known = self.0.iter().position(|touched| touched.key == key);
         let at = known.unwrap_or_else(|| {
             let before = candidates.rivals(&key).cloned();
-            self.0.push(TouchedKey { key, before, cause: None });
+            self.0.push(TouchedKey {
+                key,
+                before,
+                cause: None,
+            });
             self.0.len() - 1
         });
         #[expect(clippy::indexing_slicing, reason = "found or pushed above")]
@@ -114,14 +118,18 @@ impl Registry {
             let was_masked = before.is_some_and(|before| before.masked.contains(entry));
             if !was_masked {
                 let by = after.winner.source.clone();
-                news.push(Change::Masked { entry: entry.clone(), by });
+                news.push(Change::Masked {
+                    entry: entry.clone(),
+                    by,
+                });
             }
         }
     }
 
     fn count_entry(&mut self, entry: &Entry, masked_by: Option<&Arc<Source>>, sign: i64) {
         let source = &entry.source;
-        self.changed_reports.insert((source.kind, source.name.clone()));
+        self.changed_reports
+            .insert((source.kind, source.name.clone()));
         let (SourceKind::ClusterSpiffeId, Some(pod)) = (source.kind, &entry.pod) else {
             return;
         };
@@ -143,7 +151,8 @@ impl Registry {
     /// Counts what came of a ClusterSPIFFEID for a pod that it selects, or takes it back.
     pub(super) fn count_outcome(&mut self, pod: &PodRef, outcome: &Outcome, sign: i64) {
         let name = outcome.source.name.clone();
-        self.changed_reports.insert((SourceKind::ClusterSpiffeId, name.clone()));
+        self.changed_reports
+            .insert((SourceKind::ClusterSpiffeId, name.clone()));
         let tally = self.tallies.entry(name.clone()).or_default();
         tally.stats.pods_selected += sign;
         match &outcome.verdict {
@@ -175,16 +184,18 @@ impl Registry {
         name: &Arc<str>,
         count: impl FnOnce(&mut ClusterSpiffeIdStats),
     ) {
-        self.changed_reports.insert((SourceKind::ClusterSpiffeId, name.clone()));
+        self.changed_reports
+            .insert((SourceKind::ClusterSpiffeId, name.clone()));
         count(&mut self.tallies.entry(name.clone()).or_default().stats);
     }
 
     /// Forgets the counts of an object that is gone once they are all back at nothing.
     pub(super) fn drop_idle_tally(&mut self, name: &Arc<str>) {
         let is_idle = !self.cluster_spiffe_ids.contains_key(name)
-            && self.tallies.get(name).is_some_and(|tally| {
-                tally.stats == ClusterSpiffeIdStats::default()
-            });
+            && self
+                .tallies
+                .get(name)
+                .is_some_and(|tally| tally.stats == ClusterSpiffeIdStats::default());
         if is_idle {
             self.tallies.remove(name);
         }

@@ -4,7 +4,11 @@
 //! process dies, however it dies. Nothing here waits for a time: it waits for a condition, with a
 //! deadline, and says at the deadline what it saw last.
 
-#![allow(dead_code, reason = "each part is for the tests that need it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each part is for the tests that need it"
+)]
 
 mod control_plane;
 mod node;
@@ -12,15 +16,17 @@ mod objects;
 mod operator;
 mod pod_certificates;
 mod wait;
+mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub(crate) use control_plane::{ControlPlane, Options, control_plane};
+pub(crate) use control_plane::{ControlPlane, Options, control_plane, install};
 pub(crate) use node::NodeCluster;
-pub(crate) use objects::{apply, apply_file, namespace, node, pod, service_account};
+pub(crate) use objects::{apply, apply_dry, documents, namespace, node, pod, service_account};
 pub(crate) use operator::{Operator, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
 pub(crate) use wait::{SOON, wait_until};
+pub(crate) use world::{World, condition, verdict};
 
 /// A name that no other test of this process uses, for objects, namespaces and classes.
 pub(crate) fn unique(prefix: &str) -> String {

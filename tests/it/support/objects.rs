@@ -70,6 +70,26 @@ pub(crate) async fn pod(
 /// # Errors
 /// As the API server gives it.
 pub(crate) async fn apply(client: &Client, object: &Value) -> kube::Result<DynamicObject> {
+    apply_with(client, object, &PatchParams::apply("test").force()).await
+}
+
+/// Asks whether the API server would take an object, and changes nothing.
+///
+/// # Errors
+/// As the API server gives it.
+pub(crate) async fn apply_dry(client: &Client, object: &Value) -> kube::Result<DynamicObject> {
+    let params = PatchParams {
+        dry_run: true,
+        ..PatchParams::apply("test").force()
+    };
+    apply_with(client, object, &params).await
+}
+
+async fn apply_with(
+    client: &Client,
+    object: &Value,
+    params: &PatchParams,
+) -> kube::Result<DynamicObject> {
     let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
     let types = object
         .types
@@ -88,24 +108,7 @@ pub(crate) async fn apply(client: &Client, object: &Value) -> kube::Result<Dynam
         .name
         .as_deref()
         .expect("the object has a name");
-    api.patch(
-        name,
-        &PatchParams::apply("test").force(),
-        &Patch::Apply(&object),
-    )
-    .await
-}
-
-/// Applies every document of a YAML file of the repository.
-///
-/// # Errors
-/// As the API server gives it, with the first object it refuses.
-pub(crate) async fn apply_file(client: &Client, path: &str) -> kube::Result<Vec<DynamicObject>> {
-    let mut applied = Vec::new();
-    for object in documents(path) {
-        applied.push(apply(client, &object).await?);
-    }
-    Ok(applied)
+    api.patch(name, params, &Patch::Apply(&object)).await
 }
 
 /// The documents of a YAML file of the repository.

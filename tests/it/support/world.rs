@@ -1,0 +1,221 @@
+//! A trust domain of one test's own, with a namespace, a node and a kubelet, on the shared control
+//! plane and served by the shared operator.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::certificates::v1::PodCertificateRequest;
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DynamicObject, ListParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use spiffe_operator::api::TrustDomain;
+
+use super::control_plane::{ControlPlane, control_plane};
+use super::objects::{apply, namespace, node, pod, service_account};
+use super::operator::shared_operator;
+use super::pod_certificates::{Kubelet, certificate_pod};
+use super::wait::{SOON, wait_until};
+use super::{unique, unique_trust_domain};
+
+/// What a test needs around it.
+pub(crate) struct World {
+    pub(crate) client: Client,
+    pub(crate) trust_domain: String,
+    /// Name of the TrustDomain object, and class of the objects it serves.
+    pub(crate) class: String,
+    pub(crate) namespace: String,
+    pub(crate) node: Node,
+    pub(crate) service_account: ServiceAccount,
+    pub(crate) kubelet: Kubelet,
+}
+
+impl World {
+    /// A self-signed trust domain on the shared control plane, served by the shared operator.
+    pub(crate) async fn new() -> Self {
+        let world = Self::without_trust_domain(control_plane().await).await;
+        shared_operator().await;
+        world.apply_trust_domain(json!({})).await;
+        world
+    }
+
+    /// The same on `control_plane`, with no operator started and no TrustDomain applied.
+    pub(crate) async fn without_trust_domain(control_plane: &ControlPlane) -> Self {
+        let client = control_plane.install_crds().await;
+        let namespace = namespace(&client, &[]).await;
+        let node = node(&client).await;
+        Self {
+            trust_domain: unique_trust_domain(),
+            class: unique("class"),
+            service_account: service_account(&client, &namespace, "workload").await,
+            kubelet: Kubelet::new(control_plane, &node).await,
+            namespace,
+            node,
+            client,
+        }
+    }
+
+    /// Applies this world's TrustDomain with `changes` to its spec.
+    pub(crate) async fn apply_trust_domain(&self, changes: Value) -> DynamicObject {
+        let mut object = json!({
+            "apiVersion": "spiffe-operator.io/v1alpha1",
+            "kind": "TrustDomain",
+            "metadata": { "name": self.class },
+            "spec": {
+                "trustDomain": self.trust_domain,
+                "className": self.class,
+                "authority": { "selfSigned": {} },
+            },
+        });
+        merge(&mut object["spec"], changes);
+        apply(&self.client, &object).await.unwrap()
+    }
+
+    /// Applies a ClusterSPIFFEID of this world's class, with `changes` to its spec, and gives its
+    /// name. Unless changed it gives the usual ID to the pods with the label `app: web`.
+    pub(crate) async fn apply_cluster_spiffe_id(&self, name: &str, changes: Value) -> String {
+        let name = format!("{}-{name}", self.class);
+        let mut object = json!({
+            "apiVersion": "spire.spiffe.io/v1alpha1",
+            "kind": "ClusterSPIFFEID",
+            "metadata": { "name": name },
+            "spec": {
+                "className": self.class,
+                "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/\
+                                     {{ .PodSpec.ServiceAccountName }}",
+                "podSelector": { "matchLabels": { "app": "web" } },
+            },
+        });
+        merge(&mut object["spec"], changes);
+        apply(&self.client, &object).await.unwrap();
+        name
+    }
+
+    /// The signer name of this world.
+    pub(crate) fn signer(&self) -> String {
+        format!("spiffe-operator.io/{}", self.trust_domain)
+    }
+
+    /// Name of this world's ClusterTrustBundle.
+    pub(crate) fn bundle_name(&self) -> String {
+        format!("spiffe-operator.io:{}:bundle", self.trust_domain)
+    }
+
+    /// The ID that the usual ClusterSPIFFEID gives.
+    pub(crate) fn usual_id(&self) -> String {
+        format!(
+            "spiffe://{}/ns/{}/sa/workload",
+            self.trust_domain, self.namespace
+        )
+    }
+
+    /// Makes a pod that mounts a certificate of this world's signer.
+    pub(crate) async fn pod(&self, name: &str, labels: &[(&str, &str)]) -> Pod {
+        let spec = certificate_pod(&self.signer(), "workload");
+        pod(
+            &self.client,
+            &self.namespace,
+            name,
+            &self.node.name_any(),
+            labels,
+            spec,
+        )
+        .await
+    }
+
+    /// Asks for the certificate of `pod`.
+    pub(crate) async fn request(
+        &self,
+        pod: &Pod,
+        annotations: &[(&str, &str)],
+    ) -> PodCertificateRequest {
+        let signer = self.signer();
+        self.kubelet
+            .request(&signer, pod, &self.service_account, annotations)
+            .await
+            .1
+    }
+
+    /// Asks for the certificate of `pod`, and waits for the answer.
+    pub(crate) async fn answer(
+        &self,
+        pod: &Pod,
+        annotations: &[(&str, &str)],
+    ) -> PodCertificateRequest {
+        let request = self.request(pod, annotations).await;
+        self.kubelet.answer(&request).await
+    }
+
+    /// Waits until the TrustDomain has the condition `kind` with `status`, and gives it.
+    pub(crate) async fn trust_domain_condition(&self, kind: &str, status: &str) -> Condition {
+        condition::<TrustDomain>(&self.client, &self.class, kind, status).await
+    }
+
+    /// Waits for an event with `reason` on the object with `uid`, and gives its note.
+    pub(crate) async fn event(&self, namespace: &str, uid: &str, reason: &str) -> String {
+        let events = Api::<Event>::namespaced(self.client.clone(), namespace);
+        wait_until(&format!("an event {reason}"), SOON, || async {
+            let list = events
+                .list(&ListParams::default())
+                .await
+                .map_err(|e| e.to_string())?;
+            let mut of_object = list.items.into_iter().filter(|event| {
+                event
+                    .regarding
+                    .as_ref()
+                    .is_some_and(|it| it.uid.as_deref() == Some(uid))
+            });
+            let mut seen = Vec::new();
+            of_object
+                .find(|event| {
+                    seen.push(event.reason.clone().unwrap_or_default());
+                    event.reason.as_deref() == Some(reason)
+                })
+                .map(|event| event.note.unwrap_or_default())
+                .ok_or_else(|| format!("events {seen:?}"))
+        })
+        .await
+    }
+}
+
+/// Waits until the cluster-scoped object `name` has the condition `kind` with `status`.
+pub(crate) async fn condition<K>(client: &Client, name: &str, kind: &str, status: &str) -> Condition
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + serde::Serialize,
+{
+    let objects = Api::<K>::all(client.clone());
+    wait_until(&format!("{kind}={status} of {name}"), SOON, || async {
+        let object = objects.get(name).await.map_err(|error| error.to_string())?;
+        let object = serde_json::to_value(object).map_err(|error| error.to_string())?;
+        let conditions = object["status"]["conditions"].clone();
+        let conditions: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == kind && condition.status == status)
+            .cloned()
+            .ok_or_else(|| format!("{conditions:?}"))
+    })
+    .await
+}
+
+/// The condition that answers a request.
+pub(crate) fn verdict(request: &PodCertificateRequest) -> Condition {
+    let status = request.status.clone().unwrap_or_default();
+    status
+        .conditions
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .expect("a condition")
+}
+
+fn merge(target: &mut Value, changes: Value) {
+    let Value::Object(changes) = changes else {
+        panic!("changes are an object")
+    };
+    for (key, value) in changes {
+        target[key] = value;
+    }
+}
