@@ -195,9 +195,14 @@ func locked(dir string) bool {
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
 }
 
-// kubectl is the pinned one, pointed at the background cluster and at no other.
+// kubectl is the pinned one, pointed at the background cluster, or at the one in the folder that
+// --dir as the first argument names, and at no other.
 func kubectl(args []string) error {
-	r, err := readReport(demoDir())
+	dir := demoDir()
+	if len(args) >= 2 && args[0] == "--dir" {
+		dir, args = absolute(args[1]), args[2:]
+	}
+	r, err := readReport(dir)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ const usage = `usage: devcluster COMMAND [FLAG]...
   image NAME:TAG --out FILE --entrypoint PATH [--user UID] FILE[=PATH]...
                                       write an image archive of programs and their libraries
   images --out DIR                    build the workload program and its image into DIR
-  kubectl [ARG]...                    the pinned kubectl, pointed at the background cluster
+  kubectl [--dir DIR] [ARG]...        the pinned kubectl, pointed at a running cluster
 
 control-plane and node print one line of JSON when the cluster is ready and then take commands,
 one a line, each answered by one line of JSON: stop, start, pause or resume, and a server's name.

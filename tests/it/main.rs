@@ -9,6 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod end_to_end;
+mod examples;
 mod foreign_verifiers;
 mod issuing;
 mod kinds;

@@ -25,6 +25,8 @@ use super::{
 /// What a control plane has besides etcd and kube-apiserver.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
+    /// Runs a node too, and so everything that a cluster has: kubelet, scheduler, Services, DNS.
+    pub(crate) node: bool,
     /// Runs kube-controller-manager too: garbage collection, namespaces, default service accounts.
     pub(crate) controller_manager: bool,
     /// Further flags of kube-apiserver.
@@ -77,8 +79,13 @@ impl ControlPlane {
     fn start_blocking(options: &Options) -> Result<Self, String> {
         let program = devcluster()?;
         let mut command = Command::new(&program);
-        command.arg("control-plane");
-        if options.controller_manager {
+        command.arg(if options.node {
+            "node"
+        } else {
+            "control-plane"
+        });
+        // A node is never without it.
+        if options.controller_manager && !options.node {
             command.arg("--controller-manager");
         }
         for argument in &options.apiserver_args {
@@ -96,7 +103,7 @@ impl ControlPlane {
         };
         let line = supervisor.answer()?;
         let report = serde_json::from_str(&line)
-            .map_err(|error| format!("devcluster control-plane failed: {error}: {line:?}"))?;
+            .map_err(|error| format!("devcluster failed: {error}: {line:?}"))?;
         Ok(Self {
             report,
             supervisor: Arc::new(Mutex::new(supervisor)),
@@ -211,7 +218,8 @@ fn client_of(config: Config) -> Client {
 }
 
 /// The dev tool: `$SPIFFE_DEVCLUSTER`, which `make test` sets, or the one of this repository.
-fn devcluster() -> Result<PathBuf, String> {
+pub(super) fn devcluster() -> Result<PathBuf, String> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/devcluster.sh");
     match std::env::var_os("SPIFFE_DEVCLUSTER") {
         Some(program) => Ok(program.into()),

@@ -11,6 +11,7 @@
 )]
 
 mod control_plane;
+mod node;
 mod objects;
 mod operator;
 mod pod_certificates;
@@ -20,6 +21,7 @@ mod world;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use control_plane::{ControlPlane, Options, control_plane, install};
+pub(crate) use node::NodeCluster;
 pub(crate) use objects::{apply, apply_dry, documents, namespace, node, pod, service_account};
 pub(crate) use operator::{Operator, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
