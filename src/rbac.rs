@@ -3,7 +3,7 @@
 //!
 //! A right that is not here is not held, so code that needs another one adds it here with its
 //! reason. Rights are as narrow as RBAC allows: by name where names are fixed, in the operator's
-//! own namespace where that is enough. ClusterTrustBundles bear their signer's name as a prefix,
+//! own namespace where that is enough. A ClusterTrustBundle bears its signer's name as a prefix,
 //! which RBAC cannot match; there `attest` binds what may be written.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;

@@ -2,6 +2,14 @@
 //! `config/rbac` and `docs/crds.md`. With `UPDATE=1` (`make codegen`) it is written, otherwise any
 //! difference fails, also a file that is left over from a kind that is gone.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 #[path = "codegen/crds.rs"]
 mod crds;
 #[path = "codegen/rbac.rs"]

@@ -19,16 +19,8 @@ use super::schema;
     category = "spiffe",
     status = "ClusterFederatedTrustDomainStatus",
     doc = "A foreign trust domain and where its bundle is served.",
-    printcolumn(
-        name = "Trust Domain",
-        type_ = "string",
-        json_path = ".spec.trustDomain"
-    ),
-    printcolumn(
-        name = "Endpoint URL",
-        type_ = "string",
-        json_path = ".spec.bundleEndpointURL"
-    )
+    printcolumn = r#"{ "name": "Trust Domain", "type": "string", "jsonPath": ".spec.trustDomain" }"#,
+    printcolumn = r#"{ "name": "Endpoint URL", "type": "string", "jsonPath": ".spec.bundleEndpointURL" }"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterFederatedTrustDomainSpec {

@@ -23,58 +23,23 @@ use super::schema;
     category = "spiffe",
     status = "ClusterSpiffeIdStatus",
     doc = "Registers the pods that match its selectors under a SPIFFE ID made from a template.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
-    printcolumn(
-        name = "Pods",
-        type_ = "integer",
-        json_path = ".status.stats.podsSelected"
-    ),
-    printcolumn(
-        name = "Entries",
-        type_ = "integer",
-        json_path = ".status.stats.entriesToSet"
-    ),
-    printcolumn(
-        name = "Masked",
-        type_ = "integer",
-        json_path = ".status.stats.entriesMasked"
-    ),
-    printcolumn(
-        name = "Failures",
-        type_ = "integer",
-        json_path = ".status.stats.podEntryRenderFailures"
-    ),
-    printcolumn(name = "Class", type_ = "string", json_path = ".spec.className"),
-    printcolumn(name = "Fallback", type_ = "boolean", json_path = ".spec.fallback"),
-    printcolumn(
-        name = "SPIFFE ID Template",
-        type_ = "string",
-        json_path = ".spec.spiffeIDTemplate",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{ "name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status" }"#,
+    printcolumn = r#"{ "name": "Pods", "type": "integer", "jsonPath": ".status.stats.podsSelected" }"#,
+    printcolumn = r#"{ "name": "Entries", "type": "integer", "jsonPath": ".status.stats.entriesToSet" }"#,
+    printcolumn = r#"{ "name": "Masked", "type": "integer", "jsonPath": ".status.stats.entriesMasked" }"#,
+    printcolumn = r#"{ "name": "Failures", "type": "integer", "jsonPath": ".status.stats.podEntryRenderFailures" }"#,
+    printcolumn = r#"{ "name": "Class", "type": "string", "jsonPath": ".spec.className" }"#,
+    printcolumn = r#"{ "name": "Fallback", "type": "boolean", "jsonPath": ".spec.fallback" }"#,
+    printcolumn = r#"{ "name": "SPIFFE ID Template", "type": "string", "jsonPath": ".spec.spiffeIDTemplate", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }"#
 )]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are spire-controller-manager's"
+)]
 pub struct ClusterSpiffeIdSpec {
     /// Go template of the SPIFFE ID, such as
     /// `spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}`.

@@ -19,38 +19,15 @@ use super::schema;
     category = "spiffe",
     status = "ClusterStaticEntryStatus",
     doc = "One registration entry, without templates.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
-    printcolumn(name = "SPIFFE ID", type_ = "string", json_path = ".spec.spiffeID"),
-    printcolumn(name = "Set", type_ = "boolean", json_path = ".status.set"),
-    printcolumn(name = "Masked", type_ = "boolean", json_path = ".status.masked"),
-    printcolumn(name = "Class", type_ = "string", json_path = ".spec.className"),
-    printcolumn(
-        name = "Parent ID",
-        type_ = "string",
-        json_path = ".spec.parentID",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{ "name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status" }"#,
+    printcolumn = r#"{ "name": "SPIFFE ID", "type": "string", "jsonPath": ".spec.spiffeID" }"#,
+    printcolumn = r#"{ "name": "Set", "type": "boolean", "jsonPath": ".status.set" }"#,
+    printcolumn = r#"{ "name": "Masked", "type": "boolean", "jsonPath": ".status.masked" }"#,
+    printcolumn = r#"{ "name": "Class", "type": "string", "jsonPath": ".spec.className" }"#,
+    printcolumn = r#"{ "name": "Parent ID", "type": "string", "jsonPath": ".spec.parentID", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStaticEntrySpec {

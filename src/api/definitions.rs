@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions of all kinds, as they are installed.
+//! The custom resource definitions of all kinds, as they are installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,

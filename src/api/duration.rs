@@ -14,7 +14,7 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3600 * 1_000_000_000),
 ];
 /// Go keeps a duration in a signed 64-bit count of nanoseconds, about 292 years.
-const MAX_NANOSECONDS: u128 = i64::MAX as u128;
+const MAX_NANOSECONDS: u128 = (1 << 63) - 1;
 
 /// Why a string is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -20,61 +20,17 @@ use super::schema;
     category = "spiffe",
     status = "TrustDomainStatus",
     doc = "A SPIFFE trust domain that this operator serves.",
-    printcolumn(
-        name = "Trust Domain",
-        type_ = "string",
-        json_path = ".spec.trustDomain"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
-    printcolumn(
-        name = "Authority",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="AuthorityReady")].status"#
-    ),
-    printcolumn(
-        name = "Authority Expiry",
-        type_ = "string",
-        json_path = r#".status.authorities[?(@.state=="active")].notAfter"#
-    ),
-    printcolumn(
-        name = "Sequence",
-        type_ = "integer",
-        json_path = ".status.bundleSequence"
-    ),
-    printcolumn(name = "Entries", type_ = "integer", json_path = ".status.entries"),
-    printcolumn(
-        name = "Class",
-        type_ = "string",
-        json_path = ".spec.className",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Signer",
-        type_ = "string",
-        json_path = ".status.signerName",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{ "name": "Trust Domain", "type": "string", "jsonPath": ".spec.trustDomain" }"#,
+    printcolumn = r#"{ "name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status" }"#,
+    printcolumn = r#"{ "name": "Authority", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"AuthorityReady\")].status" }"#,
+    printcolumn = r#"{ "name": "Authority Expiry", "type": "string", "jsonPath": ".status.authorities[?(@.state==\"active\")].notAfter" }"#,
+    printcolumn = r#"{ "name": "Sequence", "type": "integer", "jsonPath": ".status.bundleSequence" }"#,
+    printcolumn = r#"{ "name": "Entries", "type": "integer", "jsonPath": ".status.entries" }"#,
+    printcolumn = r#"{ "name": "Class", "type": "string", "jsonPath": ".spec.className", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Signer", "type": "string", "jsonPath": ".status.signerName", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1 }"#,
+    printcolumn = r#"{ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }"#
 )]
 // Only a CA that the operator makes has the lifetime `caTTL`: that of a Secret says its own, and
 // leaves under it are shortened where they must be.
@@ -89,8 +45,8 @@ pub struct TrustDomainSpec {
     /// name the younger is `Stalled`.
     #[schemars(schema_with = "schema::immutable_trust_domain")]
     pub trust_domain: String,
-    /// Serves the ClusterSPIFFEIDs, ClusterStaticEntries and ClusterFederatedTrustDomains that have
-    /// this `className`. Unset: only those without a class.
+    /// Serves the objects of the group `spire.spiffe.io` that have this `className`. Unset: only
+    /// those without a class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::non_empty")]
     pub class_name: Option<String>,
@@ -147,7 +103,7 @@ pub struct TrustDomainSpec {
     /// published where the API server has the kind.
     #[serde(default)]
     pub cluster_trust_bundle: ClusterTrustBundleSettings,
-    /// Publishes the bundle in a ConfigMap of every selected namespace. Unset: no ConfigMaps.
+    /// Publishes the bundle in a ConfigMap of every selected namespace. Unset: in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle_config_maps: Option<BundleConfigMapSettings>,
     /// What becomes of the keys when this object is deleted.
@@ -231,7 +187,7 @@ pub struct X509SvidSettings {
     pub ttl: String,
 }
 
-/// Certificates that pods get through PodCertificateRequests.
+/// Certificates that pods get through the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodCertificateSettings {

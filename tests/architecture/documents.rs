@@ -62,11 +62,9 @@ pub(crate) fn invariants(architecture: &str) -> Vec<String> {
             within = line.to_lowercase().contains("invariants");
         } else if within && (line.starts_with("- ") || line.starts_with("* ")) {
             items.push(line.to_owned());
-        } else if within && line.starts_with(' ') {
-            if let Some(item) = items.last_mut() {
-                item.push('\n');
-                item.push_str(line);
-            }
+        } else if let Some(item) = items.last_mut().filter(|_| within && line.starts_with(' ')) {
+            item.push('\n');
+            item.push_str(line);
         }
     }
     items

@@ -1,5 +1,7 @@
 //! `crds/`: one file a kind, for `kubectl apply -f crds/`, and `config/crd` for kustomize.
 
+use std::fmt::Write as _;
+
 use spiffe_operator::api::custom_resource_definitions;
 
 use crate::{Files, HEADER};
@@ -34,7 +36,7 @@ pub(crate) fn kustomization<S: std::fmt::Display>(resources: &[S]) -> String {
         "{HEADER}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n"
     );
     for resource in resources {
-        text.push_str(&format!("  - {resource}\n"));
+        writeln!(text, "  - {resource}").unwrap();
     }
     text
 }

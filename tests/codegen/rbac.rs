@@ -1,5 +1,7 @@
 //! `config/rbac`: the service account and its roles, each rule under the reason for it.
 
+use std::fmt::Write as _;
+
 use spiffe_operator::rbac::{ADMINISTRATORS, CLUSTER, Grant, NAME, NAMESPACE, NAMESPACED, VIEWERS};
 
 use crate::{Files, HEADER, crds::kustomization};
@@ -64,13 +66,13 @@ fn role(kind: &str, name: &str, metadata: &str, grants: &[&[Grant]]) -> String {
     let mut text = object(&format!("{GROUP}/v1"), kind, name, metadata);
     text.push_str("rules:\n");
     for grant in grants.iter().copied().flatten() {
-        text.push_str(&format!("  # {}\n", grant.reason));
-        text.push_str(&format!("  - apiGroups: {}\n", list(&[grant.group])));
-        text.push_str(&format!("    resources: {}\n", list(grant.resources)));
+        writeln!(text, "  # {}", grant.reason).unwrap();
+        writeln!(text, "  - apiGroups: {}", list(&[grant.group])).unwrap();
+        writeln!(text, "    resources: {}", list(grant.resources)).unwrap();
         if !grant.names.is_empty() {
-            text.push_str(&format!("    resourceNames: {}\n", list(grant.names)));
+            writeln!(text, "    resourceNames: {}", list(grant.names)).unwrap();
         }
-        text.push_str(&format!("    verbs: {}\n", list(grant.verbs)));
+        writeln!(text, "    verbs: {}", list(grant.verbs)).unwrap();
     }
     text
 }

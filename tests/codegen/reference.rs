@@ -1,5 +1,7 @@
 //! `docs/crds.md`: every field of every kind, as the schema describes it.
 
+use std::fmt::Write as _;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
@@ -47,7 +49,8 @@ fn describe(definition: &CustomResourceDefinition, text: &mut String) {
                 _ => column.name.clone(),
             })
             .collect();
-        text.push_str(&format!(
+        write!(
+            text,
             "\n## {}\n\n{}\n\n`apiVersion: {}/{}`, {}, short name `{}`, category `{}`.\n\
              Columns of `kubectl get`: {}.\n",
             names.kind,
@@ -74,7 +77,8 @@ fn describe(definition: &CustomResourceDefinition, text: &mut String) {
                 .collect::<Vec<_>>()
                 .join("`, `"),
             columns.join(", "),
-        ));
+        )
+        .unwrap();
         for part in ["spec", "status"] {
             let Some(fields) = schema
                 .properties
@@ -83,13 +87,13 @@ fn describe(definition: &CustomResourceDefinition, text: &mut String) {
             else {
                 continue;
             };
-            text.push_str(&format!("\n### {} {part}\n\n", names.kind));
+            writeln!(text, "\n### {} {part}\n", names.kind).unwrap();
             text.push_str("| field | type | default | meaning |\n|---|---|---|---|\n");
             rows("", fields, text);
             let mut rules = Vec::new();
             collect_rules("", fields, &mut rules);
             if !rules.is_empty() {
-                text.push_str(&format!("\nRules:\n{}", rules.concat()));
+                write!(text, "\nRules:\n{}", rules.concat()).unwrap();
             }
         }
     }
@@ -107,12 +111,14 @@ fn rows(path: &str, schema: &JSONSchemaProps, text: &mut String) {
             Some(value) if !value.0.is_object() => format!("`{}`", value.0),
             _ => String::new(),
         };
-        text.push_str(&format!(
-            "| `{path}`{} | {} | {default} | {} |\n",
+        writeln!(
+            text,
+            "| `{path}`{} | {} | {default} | {} |",
             if required { "*" } else { "" },
             kind(field),
             prose(field.description.as_deref()).replace('|', "\\|"),
-        ));
+        )
+        .unwrap();
         if is_standard(field) {
             continue;
         }

@@ -3,7 +3,7 @@
 
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use spiffe_operator::api::{
@@ -226,6 +226,7 @@ async fn a_federated_trust_domain_is_taken_where_upstream_takes_it() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_trust_domain_is_taken_where_it_can_work() {
     let signer = |name: &str| json!({ "signerName": name });
     let accepted = [
@@ -520,7 +521,7 @@ async fn upstreams_own_crds_will_do() {
     };
     let id = ids
         .create(
-            &Default::default(),
+            &PostParams::default(),
             &ClusterSPIFFEID::new("a", spec.clone()),
         )
         .await;
@@ -535,7 +536,7 @@ async fn upstreams_own_crds_will_do() {
     let written: ClusterSPIFFEID = write_status(&ids, "a", &status).await;
     let expected = ClusterSpiffeIdStatus {
         stats: status.stats,
-        ..Default::default()
+        ..ClusterSpiffeIdStatus::default()
     };
     assert_eq!(
         written.status,

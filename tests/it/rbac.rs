@@ -89,7 +89,6 @@ async fn secrets_of_others_are_out_of_reach() {
 
 #[tokio::test]
 async fn the_operator_cannot_widen_its_rights() {
-    let (operator, _) = clients().await;
     async fn out_of_reach<K>(operator: &Client)
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
@@ -100,6 +99,7 @@ async fn the_operator_cannot_widen_its_rights() {
                 .await,
         );
     }
+    let (operator, _) = clients().await;
     out_of_reach::<ClusterRole>(&operator).await;
     out_of_reach::<ClusterRoleBinding>(&operator).await;
     out_of_reach::<Role>(&operator).await;

@@ -218,12 +218,7 @@ fn client_of(config: Config) -> Client {
 }
 
 /// The dev tool: `$SPIFFE_DEVCLUSTER`, which `make test` sets, or the one of this repository.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how `make test` says where the dev tool is"
-)]
 pub(super) fn devcluster() -> Result<PathBuf, String> {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/devcluster.sh");
     match std::env::var_os("SPIFFE_DEVCLUSTER") {
         Some(program) => Ok(program.into()),
@@ -234,4 +229,24 @@ pub(super) fn devcluster() -> Result<PathBuf, String> {
                 .to_owned(),
         ),
     }
+}
+
+#[tokio::test]
+async fn an_api_server_can_be_taken_away_and_given_back() {
+    let own = ControlPlane::start(Options::default()).await;
+    let client = own.client().await;
+    client.apiserver_version().await.unwrap();
+    own.command("stop apiserver").await;
+    assert!(client.apiserver_version().await.is_err());
+    own.command("start apiserver").await;
+    wait_until("the API server", SOON, || async {
+        client
+            .apiserver_version()
+            .await
+            .map_err(|error| error.to_string())
+    })
+    .await;
+    let folder = own.dir().to_owned();
+    drop(own);
+    assert!(!folder.exists(), "{} is left over", folder.display());
 }

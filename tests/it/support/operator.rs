@@ -35,8 +35,8 @@ pub(crate) struct Operator {
 
 /// The operator that runs on the shared control plane, with its state in `spiffe-system`.
 ///
-/// Two operators without a common Lease would both serve every TrustDomain, so a test that needs
-/// one of its own needs a control plane of its own.
+/// An operator serves every TrustDomain that no other one has claimed, so a test that needs an
+/// operator of its own needs a control plane of its own.
 pub(crate) async fn shared_operator() -> &'static Operator {
     static SHARED: OnceCell<Operator> = OnceCell::const_new();
     SHARED

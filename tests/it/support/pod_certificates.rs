@@ -161,7 +161,31 @@ impl Kubelet {
 /// The request as version `v1` has it; later versions have the fields of earlier ones.
 fn typed(mut object: DynamicObject) -> PodCertificateRequest {
     if let Some(types) = &mut object.types {
-        types.api_version = "certificates.k8s.io/v1".to_owned();
+        "certificates.k8s.io/v1".clone_into(&mut types.api_version);
     }
     serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_kubelet_may_ask_for_its_own_pods() {
+    let control_plane = super::control_plane().await;
+    let client = control_plane.client().await;
+    let (namespace, node) = (
+        super::namespace(&client, &[]).await,
+        super::node(&client).await,
+    );
+    let account = super::service_account(&client, &namespace, "workload").await;
+    let signer = "spiffe-operator.io/kubelet.test";
+    let spec = certificate_pod(signer, "workload");
+    let pod = super::pod(&client, &namespace, "pod", &node.name_any(), &[], spec).await;
+    let kubelet = Kubelet::new(control_plane, &node).await;
+    let (_, request) = kubelet
+        .request(signer, &pod, &account, &[("a.b/c", "d")])
+        .await;
+    assert_eq!(request.spec.signer_name, signer);
+    let other = Kubelet::new(control_plane, &super::node(&client).await).await;
+    let refused = other
+        .request_with_csr(signer, &pod, &account, &[], Vec::new())
+        .await;
+    assert!(refused.is_err(), "a node spoke for another one's pod");
 }

@@ -22,10 +22,12 @@ where
     let mut last = "nothing".to_owned();
     let mut pause = FIRST_PAUSE;
     loop {
-        match timeout_at(end, probe()).await {
-            Ok(Ok(value)) => return value,
-            Ok(Err(seen)) => last = seen,
-            Err(_) => panic!("waited {deadline:?} for {what}, last saw: {last}"),
+        let Ok(outcome) = timeout_at(end, probe()).await else {
+            panic!("waited {deadline:?} for {what}, last saw: {last}");
+        };
+        match outcome {
+            Ok(value) => return value,
+            Err(seen) => last = seen,
         }
         assert!(
             Instant::now() + pause < end,
