@@ -23,15 +23,17 @@ pub mod settings;
 pub mod spec;
 pub mod template;
 mod template_check;
+mod template_cursor;
 mod template_fast;
 mod template_syntax;
+mod template_types;
 
 pub use entry::{Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, SourceKind};
 pub use facts::{FieldSet, NodeFacts, PodDetail, PodFacts};
 pub use labels::{Interner, Labels};
 pub use registry::Registry;
 pub use report::{
-    Change, ClusterSpiffeIdReport, InForce, MatchOutcome, PodReport, RemovalCause,
+    Change, ClusterSpiffeIdReport, InForce, MatchOutcome, Obstacle, PodReport, RemovalCause,
     StaticEntryReport,
 };
 pub use settings::{Settings, SettingsError};

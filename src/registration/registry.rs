@@ -143,3 +143,5 @@ impl Registry {
 mod naive;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod tests;

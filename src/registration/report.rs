@@ -134,16 +134,23 @@ impl StaticEntryReport {
 pub struct PodReport {
     /// The pod.
     pub pod: PodRef,
-    /// Its namespace has not been seen, so that no object can select it.
-    pub namespace_unseen: bool,
-    /// The trust domain ignores its namespace.
-    pub namespace_ignored: bool,
-    /// It has run to its end.
-    pub finished: bool,
-    /// It has no node yet.
-    pub unscheduled: bool,
+    /// What keeps every object from serving it.
+    pub obstacle: Option<Obstacle>,
     /// The objects that select it, by name, and what came of each.
     pub matches: Vec<(Arc<Source>, MatchOutcome)>,
+}
+
+/// What keeps a pod from having any entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It has run to its end.
+    Finished,
+    /// The trust domain ignores its namespace.
+    NamespaceIgnored,
+    /// Its namespace has not been seen, so that no object can select it.
+    NamespaceUnseen,
+    /// It has no node yet.
+    Unscheduled,
 }
 
 /// What came of an object for a pod that it selects.

@@ -123,6 +123,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "reads better in tables")]
     fn parse(json: serde_json::Value) -> Result<Settings, SettingsError> {
         let mut spec = json!({"trustDomain": "e.org", "authority": {"selfSigned": {}}});
         spec.as_object_mut()

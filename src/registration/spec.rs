@@ -27,6 +27,7 @@ const MAX_TTL: u64 = 2_147_483_647;
 
 /// The spec of a ClusterSPIFFEID.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "the spec has them")]
 pub struct ParsedClusterSpiffeId {
     /// Template of the SPIFFE ID.
     pub spiffe_id: Template,

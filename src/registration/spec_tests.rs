@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better in tables")]
 fn cluster_spiffe_id(json: Json) -> Result<ParsedClusterSpiffeId, SpecError> {
     let mut spec = json!({"spiffeIDTemplate": "spiffe://e.org/a"});
     spec.as_object_mut()
@@ -12,6 +13,7 @@ fn cluster_spiffe_id(json: Json) -> Result<ParsedClusterSpiffeId, SpecError> {
     ParsedClusterSpiffeId::parse(&serde_json::from_value(spec).unwrap())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better in tables")]
 fn static_entry(json: Json) -> Result<ParsedStaticEntry, SpecError> {
     let mut spec = json!({
         "spiffeID": "spiffe://e.org/a",

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     go_model::{self, Section, Type},
     template::TemplateError,
+    template_cursor::{Cursor, declarations, reassigned_variables},
     template_syntax::{Lexeme, Part, Token, parts, position},
+    template_types::{Known, is_pair_of_equals},
 };
 
 /// What a template uses.
@@ -51,17 +53,6 @@ pub(super) fn check(template: &str, with_pod: bool) -> Result<Findings, Template
     Ok(check.findings)
 }
 
-/// What is known of a value's type.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Known {
-    Anything,
-    Root,
-    Section(Section),
-    /// A string, number or boolean.
-    Simple,
-    Typed(&'static Type),
-}
-
 /// A block that an `end` closes.
 struct Frame<'a> {
     dot: Known,
@@ -80,31 +71,6 @@ struct Check<'a> {
     reassigned: BTreeSet<&'a str>,
     variables: Vec<(&'a str, Known)>,
     frames: Vec<Frame<'a>>,
-}
-
-/// The lexemes of an action that are still to be read.
-struct Cursor<'a, 'b> {
-    rest: &'b [Lexeme<'a>],
-}
-
-impl<'a> Cursor<'a, '_> {
-    fn peek(&self) -> Option<&Token<'a>> {
-        self.rest.first().map(|lexeme| &lexeme.token)
-    }
-
-    fn next(&mut self) -> Option<Lexeme<'a>> {
-        let (first, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(first.clone())
-    }
-
-    fn skip(&mut self, token: &Token<'a>) -> bool {
-        let found = self.peek() == Some(token);
-        if found {
-            self.next();
-        }
-        found
-    }
 }
 
 impl<'a> Check<'a> {
@@ -185,7 +151,7 @@ impl<'a> Check<'a> {
     fn range(&mut self, cursor: &mut Cursor<'a, '_>) -> Result<Known, TemplateError> {
         let names = declarations(cursor);
         let (known, _) = self.pipeline(cursor)?;
-        let item = match dereference(known) {
+        let item = match known.dereference() {
             Known::Typed(Type::List(item) | Type::Map(item)) => Known::Typed(item),
             Known::Simple => Known::Simple,
             other => {
@@ -297,7 +263,7 @@ impl<'a> Check<'a> {
         for argument in &arguments {
             self.escape(*argument);
         }
-        Ok(result_of(function, &arguments))
+        Ok(Known::result_of(function, &arguments))
     }
 
     fn operand(&mut self, cursor: &mut Cursor<'a, '_>) -> Result<Known, TemplateError> {
@@ -313,7 +279,7 @@ impl<'a> Check<'a> {
                 cursor.skip(&Token::CloseParenthesis);
                 known
             }
-            Token::Identifier(name) => result_of(name, &[]),
+            Token::Identifier(name) => Known::result_of(name, &[]),
             _ => Known::Simple,
         };
         while let Some(Lexeme {
@@ -329,8 +295,9 @@ impl<'a> Check<'a> {
     }
 
     fn field(&mut self, of: Known, name: &str, offset: usize) -> Result<Known, TemplateError> {
-        match dereference(of) {
-            Known::Anything => Ok(Known::Anything),
+        match of.dereference() {
+            // A missing key of a map has any field.
+            Known::Anything | Known::Typed(Type::Map(_)) => Ok(Known::Anything),
             Known::Root => self.root_field(name, offset),
             Known::Section(section) => {
                 let field = go_model::field(section.struct_name(), name)
@@ -342,8 +309,6 @@ impl<'a> Check<'a> {
                     .extend(field.json);
                 Ok(Known::Typed(&field.kind))
             }
-            // A missing key has any field.
-            Known::Typed(Type::Map(_)) => Ok(Known::Anything),
             Known::Typed(Type::Struct(of)) => go_model::field(of, name)
                 .map(|field| Known::Typed(&field.kind))
                 .ok_or_else(|| self.unknown_field(name, of, offset)),
@@ -422,74 +387,5 @@ impl<'a> Check<'a> {
             line,
             column,
         }
-    }
-}
-
-/// The variables that a pipeline declares or assigns, if it does.
-fn declarations<'a>(cursor: &mut Cursor<'a, '_>) -> Vec<&'a str> {
-    let (names, length) = match cursor.rest {
-        [one, declare, ..] if is_declaration(declare) => (vec![&one.token], 2),
-        [one, comma, two, declare, ..]
-            if comma.token == Token::Comma && is_declaration(declare) =>
-        {
-            (vec![&one.token, &two.token], 4)
-        }
-        _ => return Vec::new(),
-    };
-    let names = names
-        .into_iter()
-        .filter_map(|token| match token {
-            Token::Variable(name) => Some(*name),
-            _ => None,
-        })
-        .collect();
-    cursor.rest = cursor.rest.get(length..).unwrap_or_default();
-    names
-}
-
-fn is_declaration(lexeme: &Lexeme<'_>) -> bool {
-    matches!(lexeme.token, Token::Declare | Token::Assign)
-}
-
-fn reassigned_variables<'a>(actions: &[&[Lexeme<'a>]]) -> BTreeSet<&'a str> {
-    let assigns =
-        |action: &&[Lexeme<'a>]| action.iter().any(|lexeme| lexeme.token == Token::Assign);
-    actions
-        .iter()
-        .filter(|action| assigns(action))
-        .flat_map(|action| action.iter())
-        .filter_map(|lexeme| match lexeme.token {
-            Token::Variable(name) => Some(name),
-            _ => None,
-        })
-        .collect()
-}
-
-fn dereference(known: Known) -> Known {
-    match known {
-        Known::Typed(Type::Pointer(inner)) => Known::Typed(inner),
-        other => other,
-    }
-}
-
-fn is_pair_of_equals(pair: &[Known]) -> bool {
-    matches!(pair, [left, right] if left == right)
-}
-
-/// The type of a builtin's result.
-fn result_of(function: &str, arguments: &[Known]) -> Known {
-    match function {
-        "index" => arguments.iter().skip(1).fold(
-            arguments
-                .first()
-                .map_or(Known::Anything, |known| dereference(*known)),
-            |known, _| match known {
-                Known::Typed(Type::List(item) | Type::Map(item)) => Known::Typed(item),
-                _ => Known::Anything,
-            },
-        ),
-        "slice" => arguments.first().copied().unwrap_or(Known::Anything),
-        "and" | "or" | "call" | "nil" => Known::Anything,
-        _ => Known::Simple,
     }
 }

@@ -234,15 +234,18 @@ fn lex(rest: &str) -> (Token<'_>, usize) {
             return (token, text.len());
         }
     }
-    for (mark, token) in [('.', Token::Field as fn(_) -> _), ('$', Token::Variable)] {
-        if let Some(after) = rest.strip_prefix(mark) {
-            let name = word(after);
-            return match (mark, name.starts_with(|c: char| c.is_ascii_digit())) {
-                ('.', _) if name.is_empty() => (Token::Dot, 1),
-                ('.', true) => (Token::Other, 1 + name.len()),
-                _ => (token(name), 1 + name.len()),
-            };
-        }
+    if let Some(after) = rest.strip_prefix('$') {
+        let name = word(after);
+        return (Token::Variable(name), 1 + name.len());
+    }
+    if let Some(after) = rest.strip_prefix('.') {
+        let name = word(after);
+        let token = match name.chars().next() {
+            None => Token::Dot,
+            Some(first) if first.is_ascii_digit() => Token::Other,
+            Some(_) => Token::Field(name),
+        };
+        return (token, 1 + name.len());
     }
     let name = word(rest);
     match name.chars().next() {

@@ -1,10 +1,6 @@
 //! Tests on real servers: etcd and kube-apiserver, shared by all tests of this binary. Tests keep
 //! apart by names that [`support::unique`] makes.
 
-<<<<<<< HEAD
-mod end_to_end;
-mod examples;
-=======
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -13,7 +9,8 @@ mod examples;
     reason = "a test fails by panicking"
 )]
 
->>>>>>> main
+mod end_to_end;
+mod examples;
 mod foreign_verifiers;
 mod issuing;
 mod kinds;

@@ -2,7 +2,7 @@
 
 use crate::api::TrustDomainSpec;
 use crate::clusters::identities::ObjectReport;
-use crate::registration::report::{MatchOutcome, PodReport};
+use crate::registration::report::{MatchOutcome, Obstacle, PodReport};
 use crate::registration::{Change, PodRef};
 use crate::runtime::metrics::ObjectCounts;
 
@@ -38,14 +38,18 @@ pub(super) fn why_none(report: Option<&PodReport>, spec: &TrustDomainSpec) -> St
     let Some(report) = report else {
         return "the pod has not been seen yet".into();
     };
-    if report.namespace_ignored {
-        let namespace = &report.pod.namespace;
-        return format!(
-            "trust domain {trust_domain} ignores namespace {namespace} (spec.ignoreNamespaces)"
-        );
-    }
-    if report.finished {
-        return "the pod has run to its end".into();
+    let namespace = &report.pod.namespace;
+    match report.obstacle {
+        Some(Obstacle::Finished) => return "the pod has run to its end".into(),
+        Some(Obstacle::NamespaceIgnored) => {
+            return format!(
+                "trust domain {trust_domain} ignores namespace {namespace} (spec.ignoreNamespaces)"
+            );
+        }
+        Some(Obstacle::NamespaceUnseen) => {
+            return format!("namespace {namespace} has not been seen yet");
+        }
+        Some(Obstacle::Unscheduled) | None => {}
     }
     let failures = report
         .matches

@@ -66,11 +66,14 @@ impl<T> ObjectState<T> {
     }
 }
 
+type Names = BTreeSet<Arc<str>>;
+
 /// Finds the ClusterSPIFFEIDs whose pod selector may match a pod, without trying them all.
 #[derive(Debug, Default)]
 pub(super) struct PodIndex {
-    by_pair: BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeSet<Arc<str>>>>,
-    others: BTreeSet<Arc<str>>,
+    /// By key and value of a label that the pod selector requires.
+    by_pair: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Names>>,
+    others: Names,
 }
 
 impl PodIndex {

@@ -375,9 +375,16 @@ fn pod() -> impl Strategy<Value = Event> {
     (
         0..6u8,
         labels(),
-        select(vec!["", "node0", "node1", "node2"]),
-        select(vec!["sa", "bad sa", "other"]),
-        select(vec!["Running", "Running", "Pending", "Succeeded", "Failed"]),
+        select(vec!["", "node0", "node0", "node1", "node1", "node2"]),
+        select(vec!["sa", "sa", "sa", "other", "bad sa"]),
+        select(vec![
+            "Running",
+            "Running",
+            "Running",
+            "Pending",
+            "Succeeded",
+            "Failed",
+        ]),
         any::<bool>(),
     )
         .prop_map(|(number, labels, node, account, phase, host_network)| {
@@ -403,6 +410,7 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
     let templates = select(vec![
         "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
         "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
+        "spiffe://e.org/fallback/{{ .PodMeta.Name }}",
         "spiffe://e.org/label/{{ .PodMeta.Labels.a }}",
         "spiffe://e.org/host/{{ .PodSpec.HostNetwork }}",
         "spiffe://e.org{{ with index .PodMeta.Labels \"b\" }}/b{{ end }}",
@@ -415,6 +423,7 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
         json!({}),
         json!({"dnsNameTemplates": ["{{ .PodMeta.Name }}", "{{ .PodMeta.Name }}"]}),
         json!({"dnsNameTemplates": ["{{ .PodMeta.Labels.b }}"]}),
+        json!({"autoPopulateDNSNames": true}),
         json!({"autoPopulateDNSNames": true, "dnsNameTemplates": ["s1.n0"]}),
         json!({"workloadSelectorTemplates": ["k8s:x:{{ .PodMeta.Labels.a }}", "k8s:pod-uid:{{ .PodMeta.UID }}"]}),
         json!({"workloadSelectorTemplates": ["{{ index .PodMeta.Labels \"a\" }}:x"]}),
@@ -496,8 +505,13 @@ fn static_entry() -> impl Strategy<Value = Event> {
 
 fn slice() -> impl Strategy<Value = Event> {
     let pods = prop::collection::vec(0..6u8, 0..4);
-    (0..3u8, 0..3u8, select(vec!["s1", "s2", "Bad_svc!"]), pods).prop_map(
-        |(namespace, name, service, pods)| {
+    (
+        0..3u8,
+        0..3u8,
+        select(vec!["s1", "s1", "s2", "s2", "Bad_svc!"]),
+        pods,
+    )
+        .prop_map(|(namespace, name, service, pods)| {
             let endpoints: Vec<_> = pods
                 .into_iter()
                 .map(|pod| {
@@ -514,12 +528,11 @@ fn slice() -> impl Strategy<Value = Event> {
                 "addressType": "IPv4",
                 "endpoints": endpoints,
             }))
-        },
-    )
+        })
 }
 
 fn node() -> impl Strategy<Value = Event> {
-    (0..3u8, select(vec!["", "-new", " bad"])).prop_map(|(number, suffix)| {
+    (0..3u8, select(vec!["", "", "", "-new", " bad"])).prop_map(|(number, suffix)| {
         Event::Node(json!({"metadata": {
             "name": format!("node{number}"),
             "uid": format!("node-uid-{number}{suffix}"),
@@ -554,8 +567,31 @@ fn event() -> impl Strategy<Value = Event> {
         2 => static_entry(),
         1 => (0..3u8).prop_map(|number| Event::StaticEntryGone(format!("cse-{number}"))),
         1 => settings.prop_map(Event::Settings),
-        3 => (0..4usize).prop_map(Event::Process),
+        8 => select(vec![1, 3, 100]).prop_map(Event::Process),
     ]
+}
+
+/// Events after which pods of all namespaces run on nodes that are known.
+fn running_cluster() -> Vec<Event> {
+    let namespaces = (0..3).map(|at| Event::Namespace(format!("n{at}"), json!({})));
+    let nodes = (0..2).map(|at| {
+        Event::Node(json!({"metadata": {
+            "name": format!("node{at}"),
+            "uid": format!("node-uid-{at}"),
+        }}))
+    });
+    let pods = (0..6).map(|at| {
+        Event::Pod(json!({
+            "metadata": {
+                "name": format!("p{at}"),
+                "namespace": format!("n{}", at % 3),
+                "uid": format!("uid-{at}"),
+                "labels": {"a": "1"},
+            },
+            "spec": {"containers": [], "nodeName": format!("node{}", at % 2), "serviceAccountName": "sa"},
+        }))
+    });
+    namespaces.chain(nodes).chain(pods).collect()
 }
 
 fn arrival() -> impl Strategy<Value = Event> {
@@ -570,14 +606,16 @@ fn arrival() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn after_any_history_the_entries_are_those_of_a_render_from_scratch(
+        is_running in any::<bool>(),
         events in prop::collection::vec(event(), 0..60),
     ) {
         let mut both = Both::new();
-        for event in &events {
+        let first = if is_running { running_cluster() } else { Vec::new() };
+        for event in first.iter().chain(&events) {
             both.take(event);
         }
         both.compare();
@@ -595,7 +633,9 @@ proptest! {
     ) {
         let finish = |events: &[Event]| {
             let mut both = Both::new();
-            events.iter().for_each(|event| both.take(event));
+            for event in events {
+                both.take(event);
+            }
             let registry = both.compare();
             registry.entries().cloned().collect::<Vec<_>>()
         };

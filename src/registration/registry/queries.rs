@@ -10,8 +10,9 @@ use crate::{
     api::FailingPod,
     registration::{
         entry::Entry,
+        facts::PodFacts,
         pod_entry::pod_ref,
-        report::{ClusterSpiffeIdReport, MatchOutcome, PodReport, StaticEntryReport},
+        report::{ClusterSpiffeIdReport, MatchOutcome, Obstacle, PodReport, StaticEntryReport},
     },
     spiffe::TrustDomainName,
 };
@@ -55,13 +56,9 @@ impl Registry {
     #[must_use]
     pub fn pod_report(&self, uid: &str) -> Option<PodReport> {
         let pod = self.pods.get(uid)?;
-        let namespace = self.namespaces.get(&pod.facts.namespace);
         Some(PodReport {
             pod: pod_ref(&pod.facts),
-            namespace_unseen: namespace.is_none_or(|namespace| namespace.labels.is_none()),
-            namespace_ignored: namespace.is_some_and(|namespace| namespace.ignored),
-            finished: pod.facts.finished,
-            unscheduled: pod.facts.node.is_empty(),
+            obstacle: self.obstacle(&pod.facts),
             matches: pod
                 .outcomes
                 .iter()
@@ -138,6 +135,20 @@ impl Registry {
     #[must_use]
     pub fn missing_pod_detail(&self) -> bool {
         self.tallies.values().any(|tally| !tally.waiting.is_empty())
+    }
+
+    fn obstacle(&self, pod: &PodFacts) -> Option<Obstacle> {
+        let namespace = self.namespaces.get(&pod.namespace);
+        if namespace.is_some_and(|namespace| namespace.ignored) {
+            return Some(Obstacle::NamespaceIgnored);
+        }
+        if namespace.is_none_or(|namespace| namespace.labels.is_none()) {
+            return Some(Obstacle::NamespaceUnseen);
+        }
+        if pod.finished {
+            return Some(Obstacle::Finished);
+        }
+        pod.node.is_empty().then_some(Obstacle::Unscheduled)
     }
 
     fn match_outcome(&self, outcome: &Outcome) -> MatchOutcome {
