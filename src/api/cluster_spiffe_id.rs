@@ -129,8 +129,10 @@ pub struct ClusterSpiffeIdStatus {
     /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What holds and what does not: `Ready` says whether every selected pod has its entry,
-    /// `Reconciling` that work is under way, `Stalled` that somebody must change something.
+    /// What holds and what does not: `Ready` says whether the spec is in force,
+    /// `RenderFailed` that some of the selected pods cannot have their entry, `Masked` that an older
+    /// object declares some, `FederationIncomplete` that a bundle is not known, `Reconciling` that
+    /// work is under way, `Stalled` that somebody must change something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -176,9 +176,13 @@ pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A DNS domain.
-pub(super) fn dns_domain(generator: &mut SchemaGenerator) -> Schema {
-    object_name(generator)
+/// A DNS domain, or nothing.
+pub(super) fn dns_domain(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": MAX_OBJECT_NAME_LENGTH,
+        "pattern": format!("^$|{DNS_SUBDOMAIN}"),
+    })
 }
 
 /// Name of a signer of certificates.

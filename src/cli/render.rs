@@ -1,9 +1,9 @@
-//! `spiffe-operator render`: which entries pods would get, without a cluster and without changing
-//! anything.
+//! `spiffe-operator render`: which entries pods would get, without changing anything.
 //!
-//! Reading objects is [`read`], evaluating them [`plan`] (pure, over the same
+//! Reading objects is [`read`] (or from a cluster, [`cluster`]), evaluating them [`plan`] (pure, over the same
 //! [`crate::registration::Registry`] that the operator uses), printing [`print`].
 
+mod cluster;
 pub mod plan;
 pub mod print;
 pub mod read;
@@ -24,8 +24,19 @@ use crate::api::TrustDomain;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// YAML or JSON files with objects, folders of such files, or - for standard input.
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "from_cluster", value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Read the objects from the cluster that kubectl would talk to; PATHs are added to them.
+    #[arg(long, env = "SPIFFE_OPERATOR_FROM_CLUSTER")]
+    from_cluster: bool,
+    /// Context of the kubeconfig, with --from-cluster. Default: its current one.
+    #[arg(
+        long,
+        env = "SPIFFE_OPERATOR_CONTEXT",
+        requires = "from_cluster",
+        value_name = "NAME"
+    )]
+    context: Option<String>,
     /// How to print.
     #[arg(long, short, env = "SPIFFE_OPERATOR_OUTPUT", default_value = "table")]
     output: OutputFormat,
@@ -85,7 +96,10 @@ pub enum OutputFormat {
 /// When nothing can be rendered at all: a path that cannot be read, no trust domain.
 pub fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
     let sources = read::sources(&arguments.paths, io::stdin().lock())?;
-    let objects = read::objects(&sources);
+    let mut objects = read::objects(&sources);
+    if arguments.from_cluster {
+        objects.extend(cluster::objects(arguments.context.as_deref())?);
+    }
     let report = render_objects(objects, &arguments.trust_domain)?;
     let text = print::to_text(&report, arguments.output)?;
     match io::stdout().lock().write_all(text.as_bytes()) {

@@ -56,7 +56,7 @@ impl<K: Resource + Send + Sync + 'static> Cache<K> {
     ) -> Self {
         Self::fed_by(|sink| {
             follow(watcher, kind, metrics, move |news| {
-                sink.take(decoded(kind, news))
+                sink.take(decoded(kind, news));
             })
         })
     }

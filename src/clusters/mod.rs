@@ -4,8 +4,10 @@ pub mod cache;
 mod call;
 pub mod certificates_api;
 pub mod identities;
+pub mod list;
 pub mod observe;
 pub mod pod_certificates;
+
 pub mod watch;
 
 pub use call::{CallError, call};

@@ -11,7 +11,7 @@ use crate::registration;
 use crate::spiffe::{ParseTrustDomainError, TrustDomainName};
 
 /// Shortest lifetime of a pod certificate (`certificates.k8s.io`).
-const MIN_POD_CERTIFICATE_TTL: Duration = Duration::from_secs(3600);
+const MIN_POD_CERTIFICATE_TTL: Duration = Duration::from_hours(1);
 
 /// A TrustDomain that can be served.
 #[derive(Clone, Debug)]

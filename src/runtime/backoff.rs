@@ -7,7 +7,7 @@ use rand::Rng;
 use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// When each failed object is due again. An object that succeeded is not in here.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::clusters::call;
 /// Name under which events are reported.
 const CONTROLLER: &str = "spiffe-operator.io/operator";
 /// An equal event is not repeated within this time.
-const QUIET: Duration = Duration::from_secs(600);
+const QUIET: Duration = Duration::from_mins(10);
 /// Longest note the API accepts, in bytes.
 const MAX_NOTE_LENGTH: usize = 1024;
 /// Events that may wait to be published; more are dropped.
@@ -48,7 +48,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder and the task that publishes what it is given; `instance` names this process.
-    #[must_use]
+    #[must_use = "events are published only while the task runs"]
     pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()>) {
         let (queue, mut waiting) = mpsc::channel::<Event>(QUEUE);
         let publish = async move {

@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn waits_until_a_foreign_record_stood_still_for_the_lease_duration() {
         let other = held_by("other");
-        let almost = LEASE_DURATION - Duration::from_millis(1);
+        let almost = LEASE_DURATION.saturating_sub(Duration::from_millis(1));
         assert_eq!(decide(Some(&other), "me", Duration::ZERO), Decision::Wait);
         assert_eq!(decide(Some(&other), "me", almost), Decision::Wait);
         assert_eq!(

@@ -153,7 +153,7 @@ impl Metrics {
         );
         r.register(
             "sign_duration_seconds",
-            "Time to check a request and sign its certificate",
+            "Time to sign one certificate",
             self.sign_seconds.clone(),
         );
         r.register(
@@ -260,7 +260,7 @@ impl Metrics {
         self.pod_certificates.get_or_create(&labels).inc();
     }
 
-    /// Checking a request and signing took `elapsed`.
+    /// Signing a certificate took `elapsed`.
     pub fn signed(&self, elapsed: Duration) {
         self.sign_seconds.observe(elapsed.as_secs_f64());
     }

@@ -305,7 +305,7 @@ async fn a_certificate_is_renewed_in_a_running_pod() {
             .ok_or_else(|| requests.to_string())
     })
     .await;
-    sign_with_early_refresh(&cluster, &request).await;
+    sign_with_early_refresh(&cluster, &request);
     cluster.ready(&namespace, "web").await;
     let show = || cluster.exec(&namespace, "web", &["workload", "show"]);
     let first = show().unwrap();
@@ -313,7 +313,7 @@ async fn a_certificate_is_renewed_in_a_running_pod() {
 
     replicas(1);
     let id = format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/default");
-    let renewal = std::time::Duration::from_secs(15 * 60);
+    let renewal = std::time::Duration::from_mins(15);
     wait_until(
         "a certificate of the operator's in the pod",
         renewal,
@@ -336,7 +336,7 @@ async fn a_certificate_is_renewed_in_a_running_pod() {
 }
 
 /// Signs a request by a CA that is gone after it.
-async fn sign_with_early_refresh(cluster: &NodeCluster, request: &Value) {
+fn sign_with_early_refresh(cluster: &NodeCluster, request: &Value) {
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
     let after = |minutes: i64| now + jiff::SignedDuration::from_mins(minutes);
     let trust_domain: TrustDomainName = TRUST_DOMAIN.parse().unwrap();

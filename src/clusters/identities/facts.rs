@@ -163,7 +163,7 @@ impl Facts {
 
     pub(super) fn nodes_except(&self, names: &BTreeSet<String>) -> Vec<String> {
         let gone = self.nodes.keys().filter(|name| !names.contains(&***name));
-        gone.map(|name| name.to_string()).collect()
+        gone.map(ToString::to_string).collect()
     }
 
     /// What registries read of a slice; none when it is no news.

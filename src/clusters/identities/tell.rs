@@ -21,7 +21,7 @@ pub(super) fn counts(report: &ObjectReport) -> ObjectCounts {
     match report {
         ObjectReport::ClusterSpiffeId(_, report) => ObjectCounts {
             entries: report.stats.entries_to_set,
-            render_failures: report.stats.pod_entry_render_failures,
+            render_failures: report.stats.pod_entry_render_failures + report.stats.entry_failures,
             masked: report.stats.entries_masked,
         },
         ObjectReport::ClusterStaticEntry(_, report) => ObjectCounts {

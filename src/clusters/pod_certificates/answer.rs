@@ -65,7 +65,7 @@ pub(super) fn sign(
         .map_err(|error| Answer::new("SigningFailed", crate::error_chain(&error)))?;
     let message = format!("X.509-SVID {}", entry.spiffe_id);
     let status = Status {
-        conditions: Some(vec![condition("Issued", "Issued", message, now)]),
+        conditions: Some(vec![condition("Issued", "Issued", &message, now)]),
         certificate_chain: Some(svid.to_pem()),
         not_before: Some(Time(times.not_before)),
         begin_refresh_at: Some(Time(times.begin_refresh_at)),
@@ -83,7 +83,7 @@ pub(super) fn denied(answer: &Answer, now: Timestamp) -> Status {
         conditions: Some(vec![condition(
             "Denied",
             answer.reason,
-            answer.message.clone(),
+            &answer.message,
             now,
         )]),
         ..Status::default()
@@ -113,12 +113,12 @@ pub(super) fn source_reference(source: &Source) -> ObjectReference {
     }
 }
 
-fn condition(kind: &str, reason: &str, message: String, now: Timestamp) -> Condition {
+fn condition(kind: &str, reason: &str, message: &str, now: Timestamp) -> Condition {
     Condition {
         type_: kind.into(),
         status: "True".into(),
         reason: reason.into(),
-        message: crate::truncate(&message, 32_768).into(),
+        message: crate::truncate(message, 32_768).into(),
         last_transition_time: Time(now),
         observed_generation: None,
     }

@@ -83,8 +83,9 @@ pub(super) fn decide(
         return Decision::Wait(Answer::new("PodNotSeen", "the pod has not been seen yet"));
     };
     if !names_pod(spec, namespace, facts) {
+        // What is known of the pod may be older than the request.
         let message = "the request names another pod, service account or node than its pod UID";
-        return Decision::Deny(Answer::new("PodMismatch", message));
+        return Decision::Wait(Answer::new("PodMismatch", message));
     }
     if pod.entries.is_empty() {
         return Decision::Wait(Answer::new("NotRegistered", &*pod.why_none));
@@ -150,11 +151,7 @@ fn requested_key(spec: &PodCertificateRequestSpec) -> Result<RequestedKey, CsrEr
 }
 
 fn refusal(error: &CsrError) -> Answer {
-    let reason = match error {
-        CsrError::UnsupportedKey { .. } => "UnsupportedKeyType",
-        _ => "InvalidStubPKCS10Request",
-    };
-    Answer::new(reason, error.to_string())
+    Answer::new(error.reason(), error.to_string())
 }
 
 fn names_pod(spec: &PodCertificateRequestSpec, namespace: &str, pod: &PodFacts) -> bool {

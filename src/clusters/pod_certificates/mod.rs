@@ -276,8 +276,8 @@ impl Desk {
                 }
                 if self.greeted.insert(entry.source.uid.to_string()) {
                     let note = format!(
-                        "first identity issued: {} to pod {}",
-                        entry.spiffe_id, name.0
+                        "first identity issued: {} to pod {}/{}",
+                        entry.spiffe_id, name.0, pending.request.spec.pod_name
                     );
                     let object = answer::source_reference(&entry.source);
                     recorder.publish(object, Severity::Normal, "IdentityIssued", "Sign", &note);
@@ -359,10 +359,7 @@ impl Attempt<'_> {
             entries: known.entries,
             why_none: known.why_none,
         };
-        let started = Instant::now();
-        let decision = decide(spec, namespace, &pod);
-        self.context.metrics.signed(started.elapsed());
-        Ok(decision)
+        Ok(decide(spec, namespace, &pod))
     }
 
     async fn issue(
@@ -378,9 +375,11 @@ impl Attempt<'_> {
             );
             return Outcome::Waits(Answer::new("AuthorityNotReady", message));
         };
-        let now = clock::now();
-        let signed = match answer::sign(authority, &request.spec, &entry, key, self.signer.ttl, now)
-        {
+        let started = Instant::now();
+        let ttl = self.signer.ttl;
+        let signed = answer::sign(authority, &request.spec, &entry, key, ttl, clock::now());
+        self.context.metrics.signed(started.elapsed());
+        let signed = match signed {
             Ok(signed) => signed,
             Err(answer) => return Outcome::Waits(answer),
         };

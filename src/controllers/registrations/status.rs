@@ -62,15 +62,14 @@ pub(super) fn of_cluster_spiffe_id(
         let message = format!("{} entries in force", stats.entries_to_set);
         conditions.push(Report::new(READY, true, "Registered", message));
     }
-    if stats.pod_entry_render_failures > 0 {
+    let failing = stats.pod_entry_render_failures + stats.entry_failures;
+    if failing > 0 {
         let first = report.failing.first();
         let example = first.map_or_else(String::new, |pod| {
             format!("; {}/{}: {}", pod.namespace, pod.name, pod.message)
         });
-        let message = format!(
-            "no entry can be made for {} pods (status.failingPods){example}",
-            stats.pod_entry_render_failures
-        );
+        let message =
+            format!("no entry can be made for {failing} pods (status.failingPods){example}");
         conditions.push(Report::new(RENDER_FAILED, true, "PodsFail", message));
     }
     conditions.extend(masked(stats.entries_masked, &report.masked_by));

@@ -5,7 +5,7 @@ use kube::Resource;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::clusters::identities::{DomainChange, ObjectReport};
-use crate::registration::{Change, PodRef, RemovalCause, Source};
+use crate::registration::{Change, EntryError, PodRef, RemovalCause, Source};
 use crate::runtime::context::Context;
 use crate::runtime::events::Severity;
 
@@ -24,6 +24,8 @@ pub(super) async fn changes(context: Context, mut changes: Receiver<DomainChange
 fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
     let recorder = &context.recorder;
     match change {
+        // The node comes with the next news of it; that is waited for, not failed.
+        Change::Failed { error, .. } if matches!(**error, EntryError::NodeUnseen { .. }) => {}
         Change::Failed { pod, source, error } => {
             let reason = error.reason();
             let note = format!("{} {}: {error}", source.kind.as_str(), source.name);
@@ -49,6 +51,9 @@ fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
             );
             let source = of_source(&entry.source);
             recorder.publish(source, Severity::Warning, "Masked", "Register", &note);
+            if let Some(pod) = &entry.pod {
+                recorder.publish(of_pod(pod), Severity::Warning, "Masked", "Register", &note);
+            }
         }
         Change::Removed(entry, cause) => {
             tracing::debug!(

@@ -37,10 +37,10 @@ pub(super) fn ownership(existing: &ObjectMeta, owner: &OwnerReference) -> Owners
             .get(MANAGED_BY_LABEL)
             .is_some_and(|value| value == MANAGED_BY)
     });
-    let owned = existing.owner_references.iter().flatten().any(|found| {
+    let is_ours = existing.owner_references.iter().flatten().any(|found| {
         found.uid == owner.uid || (labelled && found.kind == owner.kind && found.name == owner.name)
     });
-    if owned {
+    if is_ours {
         Ownership::Ours
     } else {
         Ownership::Foreign

@@ -14,7 +14,7 @@ use crate::clusters::{CallError, call};
 /// How long an answer is believed: a right that was given shows within a minute, one that was
 /// taken away shows at the next attempt to use it.
 const BELIEVED_DENIED: Duration = Duration::from_secs(20);
-const BELIEVED_ALLOWED: Duration = Duration::from_secs(600);
+const BELIEVED_ALLOWED: Duration = Duration::from_mins(10);
 /// What a signer does.
 const VERBS: [&str; 2] = ["sign", "attest"];
 

@@ -264,11 +264,12 @@ fn troubled(settings: &DomainSettings, seen: &Seen) -> String {
             Outcome::NotOurs | Outcome::Published => None,
         });
     if let Some(words) = refused {
-        message.push_str(&format!(
+        let rule = format!(
             "; {words}; the operator may write ConfigMaps named spiffe-bundle only: for another \
              name add this rule to a ClusterRole of the operator: apiGroups: [\"\"], resources: \
              [configmaps], resourceNames: [{name}], verbs: [get, list, watch, update, delete]"
-        ));
+        );
+        message.push_str(&rule);
     }
     message
 }

@@ -242,7 +242,7 @@ fn rewatch<K, T>(
             *watched = Some(Watched {
                 key,
                 cache: start(target),
-            })
+            });
         }
     }
 }
@@ -253,5 +253,5 @@ async fn next_change(changes: &mut Option<watch::Receiver<u64>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

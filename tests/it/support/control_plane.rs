@@ -218,10 +218,6 @@ fn client_of(config: Config) -> Client {
 }
 
 /// The dev tool: `$SPIFFE_DEVCLUSTER`, which `make test` sets, or the one of this repository.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how `make test` says where the dev tool is"
-)]
 pub(super) fn devcluster() -> Result<PathBuf, String> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/devcluster.sh");

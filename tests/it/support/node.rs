@@ -15,7 +15,7 @@ use super::{
 
 /// Time enough for pods to be scheduled, started and ready, also at the kubelet's second or third
 /// attempt to mount a volume.
-pub(crate) const SOON_ON_A_NODE: Duration = Duration::from_secs(120);
+pub(crate) const SOON_ON_A_NODE: Duration = Duration::from_mins(2);
 
 /// A cluster with a node and the operator installed by `config/default`.
 pub(crate) struct NodeCluster {
