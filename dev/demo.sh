@@ -70,7 +70,7 @@ connect() {
 	if in_pod server workload dial server.spiffe-demo.svc.cluster.local:8443; then
 		die "the server accepted a peer that it must refuse"
 	fi
-	run -n spiffe-demo logs deployment/server --tail=2
+	run -n spiffe-demo logs deployment/server --tail=1
 }
 
 show_waiting_pod() {

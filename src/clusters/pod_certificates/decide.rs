@@ -82,6 +82,11 @@ pub(super) fn decide(
     let Some(facts) = pod.facts else {
         return Decision::Wait(Answer::new("PodNotSeen", "the pod has not been seen yet"));
     };
+    // The request can be seen before the news that the pod was given a node.
+    if facts.node.is_empty() {
+        let message = "the pod has not been seen on a node yet";
+        return Decision::Wait(Answer::new("PodNotSeen", message));
+    }
     if !names_pod(spec, namespace, facts) {
         // What is known of the pod may be older than the request.
         let message = "the request names another pod, service account or node than its pod UID";
@@ -203,4 +208,65 @@ fn own_ids(pod: &KnownPod<'_>) -> String {
         .map(describe)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use serde_json::json;
+
+    use super::*;
+    use crate::registration::{FieldSet, Interner};
+
+    fn request() -> PodCertificateRequestSpec {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = parameters.serialize_request(&key).unwrap();
+        PodCertificateRequestSpec {
+            pod_uid: "u1".into(),
+            pod_name: "web".into(),
+            service_account_name: "default".into(),
+            node_name: "n1".into(),
+            stub_pkc_s10_request: ByteString(csr.der().to_vec()),
+            ..PodCertificateRequestSpec::default()
+        }
+    }
+
+    fn pod_on(node: &str) -> Arc<PodFacts> {
+        let pod = serde_json::from_value::<Pod>(json!({
+            "metadata": { "name": "web", "namespace": "shop", "uid": "u1" },
+            "spec": { "serviceAccountName": "default", "nodeName": node, "containers": [] },
+        }));
+        PodFacts::from_pod(&pod.unwrap(), &FieldSet::default(), &mut Interner::default()).unwrap()
+    }
+
+    #[test]
+    fn a_request_that_overtakes_the_news_of_its_pod_waits() {
+        for facts in [None, Some(pod_on(""))] {
+            let pod = KnownPod {
+                facts: facts.as_deref(),
+                ..KnownPod::default()
+            };
+            let decision = decide(&request(), "shop", &pod);
+            assert!(
+                matches!(&decision, Decision::Wait(answer) if answer.reason == "PodNotSeen"),
+                "{decision:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_for_another_node_than_the_pods_is_denied() {
+        let facts = pod_on("n2");
+        let pod = KnownPod {
+            facts: Some(&facts),
+            ..KnownPod::default()
+        };
+        let decision = decide(&request(), "shop", &pod);
+        assert!(
+            matches!(&decision, Decision::Deny(answer) if answer.reason == "PodMismatch"),
+            "{decision:?}"
+        );
+    }
 }
