@@ -19,7 +19,7 @@ CARGO_MACHETE := cargo-machete@0.9.2
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ## see the operator at work on a cluster of its own on this host
+demo: checkout ## see the operator at work on a cluster of its own on this host
 	@dev/demo.sh
 
 demo-down: ## take the demo's cluster away
