@@ -14,25 +14,35 @@ CARGO_DENY := cargo-deny@0.20.2
 CARGO_MACHETE := cargo-machete@0.9.2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-slow lint format clippy docs lint-dev deny bench codegen clean tools servers
+.PHONY: help demo demo-down test test-slow lint format clippy docs lint-dev deny bench codegen clean tools servers checkout
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ## see the operator at work on a cluster of its own on this host
+demo: checkout ## see the operator at work on a cluster of its own on this host
 	@dev/demo.sh
 
 demo-down: ## take the demo's cluster away
 	@dev/devcluster.sh down
 
+# The cache is shared by all checkouts on the host, and cargo tells sources apart by their times
+# alone: what another checkout compiled must not pass for this one's.
+checkout:
+	@mkdir -p $(CARGO_TARGET_DIR)
+	@if [ "$$(cat $(CARGO_TARGET_DIR)/checkout 2>/dev/null)" != "$(CURDIR)" ]; then \
+		cargo clean --quiet --package spiffe-operator; \
+		cargo clean --quiet --package spiffe-operator --release; \
+		echo "$(CURDIR)" > $(CARGO_TARGET_DIR)/checkout; \
+	fi
+
 servers:
 	@dev/devcluster.sh build all
 	@dev/devcluster.sh images --out $(SPIFFE_IMAGES)
 
-test: servers ## run all tests on real servers, except the slow ones
+test: servers checkout ## run all tests on real servers, except the slow ones
 	cargo test
 
-test-slow: servers ## run the tests that wait for real refreshes (6 to 12 minutes)
+test-slow: servers checkout ## run the tests that wait for real refreshes (6 to 12 minutes)
 	cargo test --test it -- --ignored
 
 lint: format clippy docs lint-dev deny ## check format, lints, documentation and dependencies
@@ -40,10 +50,10 @@ lint: format clippy docs lint-dev deny ## check format, lints, documentation and
 format:
 	cargo fmt --check
 
-clippy:
+clippy: checkout
 	cargo clippy --all-targets -- -D warnings
 
-docs:
+docs: checkout
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items
 
 lint-dev:
@@ -61,10 +71,10 @@ deny:
 tools: ## install cargo-deny and cargo-machete, for lint, outside the repository
 	cargo install --locked --root $(TOOLS) $(CARGO_DENY) $(CARGO_MACHETE)
 
-bench: ## measure what docs/performance.md reports
+bench: servers checkout ## measure what docs/performance.md reports
 	cargo bench
 
-codegen: ## rewrite the generated files: CRDs, RBAC, reference
+codegen: checkout ## rewrite the generated files: CRDs, RBAC, reference
 	UPDATE=1 cargo test --test codegen
 
 clean: ## remove what this repository made on the host: the cluster, servers, tools, build output

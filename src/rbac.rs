@@ -14,8 +14,9 @@ pub const NAME: &str = "spiffe-operator";
 pub const NAMESPACE: &str = "spiffe-system";
 /// Signer names that the operator may sign for.
 pub const SIGNERS: &str = "spiffe-operator.io/*";
-/// The one ConfigMap that the operator may read and change outside its namespace. It must be listed
-/// and watched by the field `metadata.name`.
+/// The one ConfigMap that the operator may write outside its namespace. It must be listed and
+/// watched by the field `metadata.name`, and made by server-side apply: the API server learns the
+/// name of an object that is posted only after it has asked RBAC.
 pub const BUNDLE_CONFIG_MAP: &str = "spiffe-bundle";
 
 /// The kinds of `spire.spiffe.io`.
@@ -151,15 +152,11 @@ pub const CLUSTER: &[Grant] = &[
         "Keep a copy of the bundle in the namespaces that a trust domain selects.",
         "",
         &["configmaps"],
-        &["get", "list", "watch", "update", "patch", "delete"],
+        &[
+            "get", "list", "watch", "create", "update", "patch", "delete",
+        ],
     )
     .only(&[BUNDLE_CONFIG_MAP]),
-    Grant::new(
-        "Make that copy, and never in place of somebody else's: RBAC cannot bind this to a name.",
-        "",
-        &["configmaps"],
-        &["create"],
-    ),
     Grant::new(
         "Say on a pod and on a registration what happened to it.",
         "events.k8s.io",

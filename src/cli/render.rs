@@ -1,7 +1,7 @@
 //! `spiffe-operator render`: which entries pods would get, without changing anything.
 //!
 //! Reading objects is [`read`] (or from a cluster, [`cluster`]), evaluating them [`plan`] (pure, over the same
-//! [`crate::registration::Registry`] that the operator uses), printing [`print`].
+//! [`crate::registration::Registry`] that the operator uses), printing [`mod@print`].
 
 mod cluster;
 pub mod plan;

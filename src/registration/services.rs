@@ -172,6 +172,8 @@ mod tests {
         assert_eq!(all.apply(&slice("s3", "db", &["b"])), changed(&["b"]));
         assert_eq!(services(&all, "b"), ["db", "web"]);
         assert_eq!(all.apply(&slice("s1", "web", &["a", "b"])), changed(&[]));
+        assert_eq!(all.apply(&slice("s1", "web", &["b"])), changed(&["a"]));
+        assert_eq!(all.apply(&slice("s1", "web", &["a", "b"])), changed(&["a"]));
         assert_eq!(all.apply(&slice("s1", "api", &["b"])), changed(&["a", "b"]));
         assert_eq!(services(&all, "b"), ["api", "db", "web"]);
         assert_eq!(all.delete("n", "s2"), changed(&["b"]));

@@ -66,7 +66,6 @@ async fn config_maps_outside_the_own_namespace_are_bound_to_one_name() {
         }
     };
     write(BUNDLE_CONFIG_MAP).await.unwrap();
-    write(BUNDLE_CONFIG_MAP).await.unwrap();
     assert_forbidden(write("other").await);
 
     let everywhere: Api<ConfigMap> = Api::all(operator);

@@ -89,14 +89,6 @@ impl Facts {
         self.pods.get(uid).cloned()
     }
 
-    pub(super) fn pod_uid(&self, namespace: &str, name: &str) -> Option<Arc<str>> {
-        let has_name = |pod: &&Arc<PodFacts>| *pod.namespace == *namespace && *pod.name == *name;
-        self.pods
-            .values()
-            .find(has_name)
-            .map(|pod| Arc::clone(&pod.uid))
-    }
-
     pub(super) fn pods_except(&self, uids: &BTreeSet<String>) -> Vec<Arc<str>> {
         self.pods
             .keys()

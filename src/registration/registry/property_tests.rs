@@ -32,6 +32,8 @@ enum Event {
     Settings(Json),
     /// Marked pods get so much of their turn.
     Process(usize),
+    /// All marked pods get their turn, and everything is compared.
+    Compare,
 }
 
 impl Event {
@@ -136,6 +138,10 @@ impl Both {
                 self.registry.set_settings(settings(json))
             }
             Event::Process(budget) => self.registry.process(*budget).0,
+            Event::Compare => {
+                self.compare();
+                Vec::new()
+            }
             other => {
                 self.take_surroundings(other);
                 Vec::new()
@@ -254,7 +260,7 @@ impl Both {
     }
 
     /// Lets the registry finish and compares everything.
-    fn compare(mut self) -> Registry {
+    fn compare(&mut self) {
         loop {
             let (changes, more) = self.registry.process(1000);
             self.add(changes);
@@ -263,6 +269,8 @@ impl Both {
             }
         }
         let settings = settings(&self.settings);
+        self.world.cluster_spiffe_ids.clear();
+        self.world.static_entries.clear();
         for (name, (object, good)) in &self.cluster_spiffe_ids {
             let is_served = settings.serves(object.spec.class_name.as_deref());
             assert_eq!(
@@ -324,7 +332,6 @@ impl Both {
                 .keys()
                 .all(|name| self.cluster_spiffe_ids.contains_key(&**name))
         );
-        self.registry
     }
 }
 
@@ -357,6 +364,10 @@ fn label_selector() -> impl Strategy<Value = Json> {
     let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
     select(vec![
         Json::Null,
+        Json::Null,
+        Json::Null,
+        json!({}),
+        json!({}),
         json!({}),
         json!({"matchLabels": {"a": "1"}}),
         json!({"matchLabels": {"a": "2"}}),
@@ -410,7 +421,10 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
     let templates = select(vec![
         "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
         "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}",
-        "spiffe://e.org/fallback/{{ .PodMeta.Name }}",
+        "spiffe://e.org/pod/{{ .PodMeta.Name }}",
+        "spiffe://e.org/pod/{{ .PodMeta.Name }}",
+        "spiffe://e.org/uid/{{ .PodMeta.UID }}",
+        "spiffe://e.org/uid/{{ .PodMeta.UID }}",
         "spiffe://e.org/label/{{ .PodMeta.Labels.a }}",
         "spiffe://e.org/host/{{ .PodSpec.HostNetwork }}",
         "spiffe://e.org{{ with index .PodMeta.Labels \"b\" }}/b{{ end }}",
@@ -423,6 +437,8 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
         json!({}),
         json!({"dnsNameTemplates": ["{{ .PodMeta.Name }}", "{{ .PodMeta.Name }}"]}),
         json!({"dnsNameTemplates": ["{{ .PodMeta.Labels.b }}"]}),
+        json!({"autoPopulateDNSNames": true}),
+        json!({"autoPopulateDNSNames": true}),
         json!({"autoPopulateDNSNames": true}),
         json!({"autoPopulateDNSNames": true, "dnsNameTemplates": ["s1.n0"]}),
         json!({"workloadSelectorTemplates": ["k8s:x:{{ .PodMeta.Labels.a }}", "k8s:pod-uid:{{ .PodMeta.UID }}"]}),
@@ -512,8 +528,17 @@ fn slice() -> impl Strategy<Value = Event> {
         pods,
     )
         .prop_map(|(namespace, name, service, pods)| {
+            // Most of them pods of the slice's own namespace.
+            let in_namespace = |pod: u8| {
+                if pod < 4 {
+                    namespace + 3 * (pod % 2)
+                } else {
+                    pod
+                }
+            };
             let endpoints: Vec<_> = pods
                 .into_iter()
+                .map(in_namespace)
                 .map(|pod| {
                     json!({"addresses": ["1.1.1.1"],
                         "targetRef": {"kind": "Pod", "uid": format!("uid-{pod}")}})
@@ -563,11 +588,12 @@ fn event() -> impl Strategy<Value = Event> {
             Event::SliceGone(format!("n{namespace}"), format!("slice-{name}"))
         }),
         6 => cluster_spiffe_id(),
-        1 => (0..4u8).prop_map(|number| Event::ClusterSpiffeIdGone(format!("csid-{number}"))),
+        2 => (0..4u8).prop_map(|number| Event::ClusterSpiffeIdGone(format!("csid-{number}"))),
         2 => static_entry(),
         1 => (0..3u8).prop_map(|number| Event::StaticEntryGone(format!("cse-{number}"))),
         1 => settings.prop_map(Event::Settings),
-        8 => select(vec![1, 3, 100]).prop_map(Event::Process),
+        3 => (0..4usize).prop_map(Event::Process),
+        8 => Just(Event::Compare),
     ]
 }
 
@@ -636,8 +662,8 @@ proptest! {
             for event in events {
                 both.take(event);
             }
-            let registry = both.compare();
-            registry.entries().cloned().collect::<Vec<_>>()
+            both.compare();
+            both.registry.entries().cloned().collect::<Vec<_>>()
         };
         prop_assert_eq!(finish(&events), finish(&shuffled));
     }
