@@ -278,6 +278,9 @@ pub struct TrustDomainStatus {
     /// Name of the ClusterTrustBundle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_trust_bundle: Option<String>,
+    /// Name of the ConfigMaps with the bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle_config_map: Option<String>,
     /// Sequence number of the bundle; it grows with every change of the authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count")]

@@ -11,6 +11,7 @@ mod published;
 mod reconcile;
 mod rights;
 mod status;
+mod withdraw;
 mod worker;
 
 pub use published::{MANAGED_BY, MANAGED_BY_LABEL, TRUST_DOMAIN_LABEL, labels};

@@ -53,6 +53,7 @@ pub(super) fn published_roots(
 pub(super) async fn publish_cluster_trust_bundle(
     client: &Client,
     resource: &ApiResource,
+    watched: Option<&Watched<ClusterTrustBundle>>,
     settings: &DomainSettings,
     owner: &OwnerReference,
     bundle: &Bundle,
@@ -65,6 +66,13 @@ pub(super) async fn publish_cluster_trust_bundle(
         }),
         ..cluster_trust_bundle(settings, owner, bundle)
     };
+    let name = desired.metadata.name.as_deref().unwrap_or_default();
+    let known = watched.and_then(|watched| watched.cache.get("", name));
+    if known.is_some_and(|known| {
+        known.spec == desired.spec && adopt(&known.metadata, &desired.metadata).is_none()
+    }) {
+        return Ok(Outcome::Published);
+    }
     bring_about(&bundles, desired, owner, |existing, desired| {
         let drifted = existing.spec.trust_bundle != desired.spec.trust_bundle;
         existing
@@ -173,7 +181,7 @@ where
 }
 
 /// Deletes exactly this object; that it is gone already is as good.
-async fn remove<K>(api: &Api<K>, object: &K) -> Result<(), CallError>
+pub(super) async fn remove<K>(api: &Api<K>, object: &K) -> Result<(), CallError>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
 {

@@ -16,6 +16,7 @@ use crate::controllers::trust_domain::publish::{
 };
 use crate::controllers::trust_domain::published::{labels, owner_reference};
 use crate::controllers::trust_domain::status::{self, Seen};
+use crate::controllers::trust_domain::withdraw::withdraw;
 use crate::controllers::trust_domain::worker::Worker;
 use crate::domains::{DomainSettings, SettingsError};
 use crate::registration;
@@ -262,9 +263,21 @@ impl Worker {
         }
         let client = &self.context.client;
         let owner = owner_reference(object);
+        let before = object.status.clone().unwrap_or_default();
+        withdraw(
+            client,
+            api.cluster_trust_bundles.as_ref(),
+            &before,
+            settings,
+            &owner,
+        )
+        .await
+        .map_err(failed)?;
         if let Some(resource) = &api.cluster_trust_bundles {
+            let watched = self.cluster_trust_bundle.as_ref();
             let outcome =
-                publish_cluster_trust_bundle(client, resource, settings, &owner, &bundle).await;
+                publish_cluster_trust_bundle(client, resource, watched, settings, &owner, &bundle)
+                    .await;
             seen.cluster_trust_bundle = Some(outcome.map_err(failed)?);
         }
         if let (Some(copies), Some(watched)) = (&settings.bundle_config_maps, &self.config_maps) {

@@ -16,6 +16,8 @@ const AUTHORITY_READY: &str = "AuthorityReady";
 const BUNDLE_PUBLISHED: &str = "BundlePublished";
 /// Pods can ask for certificates.
 const POD_CERTIFICATES: &str = "PodCertificates";
+/// Reason of [`POD_CERTIFICATES`] where the cluster is too old for them.
+const API_NOT_SERVED: &str = "APINotServed";
 /// Certificates live shorter than asked for, because the CA ends before.
 const TTL_CAPPED: &str = "TTLCapped";
 /// Namespaces named in a message.
@@ -136,15 +138,25 @@ pub(super) fn serving(
         pod_certificates(settings, seen),
     ];
     // What is wrong comes before what is only waited for, which may be its consequence.
-    let unmet = [State::False, State::Unknown]
-        .iter()
-        .find_map(|state| reports.iter().find(|report| report.state == *state));
+    let unmet = [State::False, State::Unknown].iter().find_map(|state| {
+        // Nobody can do anything about an API that is not there, and everything else works.
+        let counts = |report: &&Report| report.reason != API_NOT_SERVED;
+        reports
+            .iter()
+            .filter(counts)
+            .find(|report| report.state == *state)
+    });
     let ready = match (&seen.spec_problem, unmet) {
         (Some(problem), _) => {
             let message = format!("{problem}; the last good spec stays in force");
             Report::new(READY, false, "InvalidSpec", message)
         }
         (None, Some(unmet)) => Report::new(READY, unmet.state, unmet.reason, unmet.message.clone()),
+        (None, None) if !seen.serves_pod_certificate_requests => {
+            let message = "pods are registered and the bundle is published; this cluster serves \
+                           no PodCertificateRequests";
+            Report::new(READY, true, "Ready", message)
+        }
         (None, None) => Report::new(READY, true, "Ready", "pods can get certificates"),
     };
     let waits = ready.state != State::True && seen.problem.is_none();
@@ -173,6 +185,10 @@ pub(super) fn serving(
             .cluster_trust_bundle
             .is_some()
             .then(|| cluster_trust_bundle_name(&settings.signer_name)),
+        bundle_config_map: settings
+            .bundle_config_maps
+            .as_ref()
+            .map(|copies| copies.name.clone()),
         bundle_sequence: seen.sequence,
         authorities: seen.authorities.clone(),
         entries: i64::try_from(seen.entries).unwrap_or(i64::MAX),
@@ -298,7 +314,7 @@ fn pod_certificates(settings: &DomainSettings, seen: &Seen) -> Report {
         let message = "this cluster serves no PodCertificateRequests: they come with Kubernetes \
                        1.37, or in 1.35 and 1.36 with the feature gate PodCertificateRequest and \
                        --runtime-config; everything else works";
-        return Report::new(POD_CERTIFICATES, false, "APINotServed", message);
+        return Report::new(POD_CERTIFICATES, false, API_NOT_SERVED, message);
     }
     if !seen.missing_rights.is_empty() {
         let message = rule_to_add(&settings.signer_name, &seen.missing_rights);
