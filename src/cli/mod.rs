@@ -53,7 +53,9 @@ impl CommandLine {
             }
         };
         outcome.unwrap_or_else(|problem| {
-            eprintln!("spiffe-operator: {problem}");
+            // Parsers like to add a picture of the place.
+            let line = problem.lines().next().unwrap_or_default();
+            eprintln!("spiffe-operator: {line}");
             ExitCode::FAILURE
         })
     }

@@ -11,8 +11,10 @@ pub struct Claim {
     pub object: String,
     /// UID of the object, the last tie-breaker.
     pub uid: String,
-    /// When the object was created.
+    /// When the object was created, to the second.
     pub created: Option<Timestamp>,
+    /// Whether an operator serves the object already.
+    pub is_served: bool,
     /// The trust domain.
     pub trust_domain: String,
     /// The signer name.
@@ -57,12 +59,16 @@ pub enum Conflict {
     },
 }
 
-/// The objects that must wait, by name, each with the reason. Of two that clash the older one
-/// (then the smaller UID) is served; one that waits holds nothing.
+/// The objects that must wait, by name, each with the reason. Of two that clash the older one is
+/// served (of the same second the one that is served already, then the smaller UID); one that waits
+/// holds nothing.
 #[must_use]
 pub fn conflicts(claims: impl IntoIterator<Item = Claim>) -> BTreeMap<String, Conflict> {
     let mut claims: Vec<Claim> = claims.into_iter().collect();
-    claims.sort_by(|a, b| (a.created, &a.uid, &a.object).cmp(&(b.created, &b.uid, &b.object)));
+    claims.sort_by(|a, b| {
+        let rank = |it: &Claim| (it.created, !it.is_served);
+        (rank(a), &a.uid, &a.object).cmp(&(rank(b), &b.uid, &b.object))
+    });
     let mut served: Vec<Claim> = Vec::new();
     let mut waiting = BTreeMap::new();
     for claim in claims {
@@ -110,6 +116,7 @@ mod tests {
             object: object.into(),
             uid: object.into(),
             created: Timestamp::from_second(seconds).ok(),
+            is_served: false,
             trust_domain: trust_domain.into(),
             signer_name: format!("spiffe-operator.io/{trust_domain}"),
             class_name: class.into(),
@@ -123,6 +130,19 @@ mod tests {
         assert_eq!(
             waiting.into_iter().collect::<Vec<_>>(),
             [("b".into(), Conflict::TrustDomain { holder: "a".into() })]
+        );
+    }
+
+    #[test]
+    fn of_the_same_second_the_one_that_is_served_stays() {
+        let served = Claim {
+            is_served: true,
+            ..claim("b", 1, "x", "c1")
+        };
+        let waiting = conflicts([claim("a", 1, "x", "c2"), served]);
+        assert_eq!(
+            waiting.into_iter().collect::<Vec<_>>(),
+            [("a".into(), Conflict::TrustDomain { holder: "b".into() })]
         );
     }
 

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clusters::{CallError, call};
@@ -106,18 +106,22 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Looks at the Lease once and acts; returns whether this process leads.
+    /// Looks at the Lease once and acts; returns whether this process leads. A leader that gets no
+    /// answer steps down at its deadline, before others may take over.
     async fn tick(&mut self) -> bool {
-        match self.try_tick().await {
-            Ok(leads) => {
-                self.renewed_at = leads.then(Instant::now);
-            }
+        let started = Instant::now();
+        let deadline = self.renewed_at.map(|at| at + RENEW_DEADLINE);
+        let outcome = match deadline {
+            Some(deadline) => timeout_at(deadline, self.try_tick())
+                .await
+                .unwrap_or(Err(CallError::Timeout)),
+            None => self.try_tick().await,
+        };
+        match outcome {
+            Ok(leads) => self.renewed_at = leads.then_some(started),
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "cannot reach the Lease");
-                if self
-                    .renewed_at
-                    .is_some_and(|at| at.elapsed() >= RENEW_DEADLINE)
-                {
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                     self.renewed_at = None;
                 }
             }

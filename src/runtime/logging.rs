@@ -1,5 +1,8 @@
 //! Logs: text or JSON on standard error, with a filter that can be replaced at run time.
 
+use std::io::IsTerminal;
+
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -30,6 +33,15 @@ pub enum LogError {
         #[from]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A word that is no level. As a filter it would name a module, and silence all others.
+    #[error(
+        "{word:?} is no log level; write off, error, warn, info, debug or trace, or \
+             module=level pairs"
+    )]
+    Level {
+        /// The word.
+        word: String,
+    },
     /// The subscriber is gone.
     #[error("the log filter cannot be replaced")]
     Replace {
@@ -45,7 +57,7 @@ impl LogControl {
     /// # Errors
     /// When `filter` does not parse; the old one stays in force.
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
-        Ok(self.0.reload(EnvFilter::try_new(filter)?)?)
+        Ok(self.0.reload(parse(filter)?)?)
     }
 }
 
@@ -54,7 +66,7 @@ impl LogControl {
 /// # Errors
 /// When `filter` does not parse.
 pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, LogError> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(filter)?);
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
     let lines = match format {
         LogFormat::Json => fmt::layer()
             .json()
@@ -62,11 +74,49 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, LogError> {
             .with_current_span(false)
             .with_writer(std::io::stderr)
             .boxed(),
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
+        LogFormat::Text => fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .boxed(),
     };
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
         .init();
     Ok(LogControl(handle))
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LogError> {
+    let mut words = filter.split(',').map(str::trim);
+    if let Some(word) =
+        words.find(|word| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err())
+    {
+        return Err(LogError::Level { word: word.into() });
+    }
+    Ok(EnvFilter::try_new(filter)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_levels_and_pairs() {
+        for filter in [
+            "info",
+            "DEBUG",
+            "off",
+            "warn,kube=debug",
+            "kube=debug, info",
+        ] {
+            assert!(parse(filter).is_ok(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_would_silence_everything() {
+        for filter in ["", "verbose", "info,kube", "kube=loud", "="] {
+            assert!(parse(filter).is_err(), "{filter}");
+        }
+    }
 }

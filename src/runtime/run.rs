@@ -16,6 +16,7 @@ use crate::clusters::certificates_api::CertificatesApi;
 use crate::clusters::identities::Identities;
 use crate::clusters::observe;
 use crate::controllers;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::client::{ClientError, client};
 use crate::runtime::context::Context;
 use crate::runtime::events::Recorder;
@@ -29,7 +30,7 @@ use crate::runtime::metrics::Metrics;
 const LEASE: &str = "spiffe-operator";
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(8);
-/// How often the API server is asked what it serves, while something is missing.
+/// How often the API server is asked what it serves.
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
 
 /// What `run` needs to know.
@@ -183,9 +184,11 @@ async fn report_leadership(metrics: Arc<Metrics>, mut leadership: Leadership) {
 
 /// Keeps `found` current: the API server may be upgraded while the operator runs.
 async fn discover(client: Client, found: watch::Sender<Option<CertificatesApi>>) {
+    let mut backoff = Backoff::default();
     loop {
         match CertificatesApi::discover(&client).await {
             Ok(api) => {
+                backoff.forget(&());
                 found.send_if_modified(|old| {
                     let changed = old.as_ref() != Some(&api);
                     *old = Some(api);
@@ -195,8 +198,12 @@ async fn discover(client: Client, found: watch::Sender<Option<CertificatesApi>>)
             Err(error) => {
                 let error = crate::error_chain(&error);
                 tracing::warn!(error, "cannot ask the API server what it serves");
+                backoff.failed(());
             }
         }
-        tokio::time::sleep(DISCOVERY_PERIOD).await;
+        tokio::select! {
+            () = backoff.next_due() => {}
+            () = tokio::time::sleep(DISCOVERY_PERIOD) => {}
+        }
     }
 }

@@ -237,7 +237,12 @@ mod tests {
             "metadata": { "name": "web", "namespace": "shop", "uid": "u1" },
             "spec": { "serviceAccountName": "default", "nodeName": node, "containers": [] },
         }));
-        PodFacts::from_pod(&pod.unwrap(), &FieldSet::default(), &mut Interner::default()).unwrap()
+        PodFacts::from_pod(
+            &pod.unwrap(),
+            &FieldSet::default(),
+            &mut Interner::default(),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client};
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::api::TrustDomain;
 use crate::authority::{
@@ -32,6 +33,8 @@ pub(super) struct Problem {
 /// Why the authority could not be looked after; to be tried again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeepError {
+    #[error("the work on the authority was cut off")]
+    Aborted { source: JoinError },
     #[error("cannot take the authority forward")]
     Advance { source: AdvanceError },
     #[error("cannot read the Secret of the CA")]
@@ -181,9 +184,15 @@ impl AuthorityKeeper {
             Some(journal) => journal.clone(),
             None => Journal::new(settings.trust_domain.clone()),
         };
-        let advanced = advance(&journal, &policy, published, candidate, now)
-            .map_err(|source| KeepError::Advance { source })?;
-        let (journal, steps) = match advanced {
+        let (published, candidate) = (published.clone(), candidate.cloned());
+        // Making an RSA key takes seconds.
+        let (journal, advanced) = spawn_blocking(move || {
+            let advanced = advance(&journal, &policy, &published, candidate.as_ref(), now);
+            (journal, advanced)
+        })
+        .await
+        .map_err(|source| KeepError::Aborted { source })?;
+        let (journal, steps) = match advanced.map_err(|source| KeepError::Advance { source })? {
             Some(advanced) => (advanced.journal, advanced.steps),
             None => (journal, Vec::new()),
         };

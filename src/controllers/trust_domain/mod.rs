@@ -1,10 +1,11 @@
 //! TrustDomains: one worker each, so that a broken one never holds up another.
 //!
-//! A worker parses the object ([`crate::domains`]), takes its authority forward ([`authority`]),
+//! A worker parses the object ([`crate::domains`]), claims it ([`claim`]), takes its authority forward ([`authority`]),
 //! publishes the bundle ([`publish`]), runs the signer of pod certificates, and reports
 //! ([`status`]).
 
 mod authority;
+mod claim;
 mod publish;
 mod published;
 mod reconcile;
@@ -32,6 +33,7 @@ use crate::runtime::health::Health;
 
 /// What readiness waits for.
 const TRUST_DOMAINS: &str = "trust domains";
+const SECRETS: &str = "Secrets";
 
 /// What all workers watch.
 pub(crate) struct Shared {
@@ -44,6 +46,7 @@ pub(crate) struct Shared {
 /// Starts a worker for every TrustDomain, now and later.
 pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
     health.expect(TRUST_DOMAINS);
+    health.expect(SECRETS);
     tasks.spawn(supervise(context.clone(), health.clone()));
 }
 
@@ -64,6 +67,8 @@ async fn supervise(context: Context, health: Health) {
         ),
     });
     let mut changes = shared.trust_domains.changes();
+    let mut secrets = shared.secrets.changes();
+    let mut waits_for_secrets = true;
     let mut workers: BTreeMap<String, (String, AbortOnDropHandle<()>)> = BTreeMap::new();
     loop {
         if shared.trust_domains.is_complete() {
@@ -77,13 +82,14 @@ async fn supervise(context: Context, health: Health) {
                     (metadata.name.clone().unwrap_or_default(), uid)
                 })
                 .collect();
-            workers.retain(|name, (uid, _)| {
-                let stays = current.get(name) == Some(uid);
-                if !stays {
-                    context.identities.remove_domain(name);
-                }
-                stays
-            });
+            let is_gone = |name: &String, uid: &String| current.get(name) != Some(uid);
+            let gone = workers.extract_if(.., |name, (uid, _)| is_gone(name, uid));
+            for (name, (_, worker)) in gone.collect::<Vec<_>>() {
+                worker.abort();
+                // Only once it has ended does it not serve the trust domain again.
+                let _ = worker.await;
+                context.identities.remove_domain(&name);
+            }
             for (name, uid) in current {
                 workers.entry(name.clone()).or_insert_with(|| {
                     let worker = Worker::new(context.clone(), Arc::clone(&shared), name);
@@ -92,8 +98,15 @@ async fn supervise(context: Context, health: Health) {
             }
             health.done(TRUST_DOMAINS);
         }
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            listed = secrets.wait_for(|changes| *changes > 0), if waits_for_secrets => {
+                if listed.is_err() {
+                    return;
+                }
+                waits_for_secrets = false;
+                health.done(SECRETS);
+            }
         }
     }
 }

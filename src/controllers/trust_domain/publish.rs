@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, ApiResource, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::TypeMeta;
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use crate::api::BundleConfigMapSettings;
 use crate::clusters::certificates_api::ClusterTrustBundle;
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::published::{
-    self, Ownership, adopt, cluster_trust_bundle, ownership,
+    self, MANAGED_BY, Ownership, adopt, cluster_trust_bundle, ownership,
 };
 use crate::controllers::trust_domain::worker::Watched;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
@@ -57,7 +58,13 @@ pub(super) async fn publish_cluster_trust_bundle(
     bundle: &Bundle,
 ) -> Result<Outcome, CallError> {
     let bundles = Api::<ClusterTrustBundle>::all_with(client.clone(), resource);
-    let desired = cluster_trust_bundle(settings, owner, bundle);
+    let desired = ClusterTrustBundle {
+        types: Some(TypeMeta {
+            api_version: resource.api_version.clone(),
+            kind: resource.kind.clone(),
+        }),
+        ..cluster_trust_bundle(settings, owner, bundle)
+    };
     bring_about(&bundles, desired, owner, |existing, desired| {
         let drifted = existing.spec.trust_bundle != desired.spec.trust_bundle;
         existing
@@ -126,10 +133,21 @@ async fn bring_about<K>(
 where
     K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
-    let parameters = PostParams::default();
     let name = desired.meta().name.clone().unwrap_or_default();
-    let written = match call(api.get_opt(&name)).await? {
-        None => call(api.create(&parameters, &desired)).await,
+    let existing = match call(api.get_opt(&name)).await {
+        Err(error) if error.is_forbidden() => return Ok(Outcome::Refused(error.message())),
+        existing => existing?,
+    };
+    let written = match existing {
+        // RBAC knows the name of what is applied, but not of what is posted.
+        None => {
+            call(api.patch(
+                &name,
+                &PatchParams::apply(MANAGED_BY),
+                &Patch::Apply(desired),
+            ))
+            .await
+        }
         Some(existing) if ownership(existing.meta(), owner) == Ownership::Foreign => {
             return Ok(Outcome::NotOurs);
         }
@@ -142,7 +160,7 @@ where
             if let Some(metadata) = adopted {
                 *existing.meta_mut() = metadata;
             }
-            call(api.replace(&name, &parameters, &existing)).await
+            call(api.replace(&name, &PostParams::default(), &existing)).await
         }
     };
     match written {

@@ -10,13 +10,14 @@ use crate::api::{TrustDomain, TrustDomainSpec, TrustDomainStatus};
 use crate::authority::{Authority, Step};
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::authority::KeepError;
+use crate::controllers::trust_domain::claim::conflict;
 use crate::controllers::trust_domain::publish::{
     publish_cluster_trust_bundle, publish_config_maps, published_roots,
 };
 use crate::controllers::trust_domain::published::{labels, owner_reference};
 use crate::controllers::trust_domain::status::{self, Seen};
 use crate::controllers::trust_domain::worker::Worker;
-use crate::domains::{Claim, Conflict, DomainSettings, SettingsError, conflicts};
+use crate::domains::{DomainSettings, SettingsError};
 use crate::registration;
 use crate::runtime::clock;
 use crate::runtime::events::Severity;
@@ -80,6 +81,11 @@ impl Worker {
                 .write_status(&object, status::first(&object, clock::now()))
                 .await;
         }
+        if let Some(holder) = self.other_holder(&object) {
+            self.stop_serving();
+            self.stand_back(&object, holder);
+            return Ok(Reconciliation::Settled);
+        }
         let (settings, spec_problem) = self.parse(&object).await?;
         let Some(settings) = settings else {
             self.stop_serving();
@@ -88,7 +94,7 @@ impl Worker {
                 .write_status(&object, status::invalid(&object, &problem, clock::now()))
                 .await;
         };
-        if let Some(conflict) = self.conflict(&objects) {
+        if let Some(conflict) = conflict(&objects, &self.name) {
             self.stop_serving();
             return self
                 .write_status(
@@ -97,7 +103,7 @@ impl Worker {
                 )
                 .await;
         }
-        if !self.is_ours(&object) {
+        if !Self::is_claimed(&object) {
             self.stop_serving();
             return self.claim(&object).await;
         }
@@ -110,9 +116,13 @@ impl Worker {
         self.watch_published(&settings);
         let mut seen = Seen::new(spec_problem);
         let outcome = self.serve(&object, &settings, &mut seen).await;
+        self.describe_identities(&settings, &mut seen);
         if self.leads() {
-            self.describe_identities(&settings, &mut seen);
-            let desired = status::serving(&object, &settings, &seen, clock::now());
+            let now = clock::now();
+            let desired = match &outcome {
+                Ok(_) => status::serving(&object, &settings, &seen, now),
+                Err(error) => status::failing(&object, &crate::error_chain(error), now),
+            };
             self.write_status(&object, desired).await?;
         }
         outcome
@@ -234,6 +244,13 @@ impl Worker {
         seen: &mut Seen,
     ) -> Result<(), ReconcileError> {
         let failed = |source| ReconcileError::Publish { source };
+        let api = self
+            .context
+            .certificates_api
+            .borrow()
+            .clone()
+            .unwrap_or_default();
+        seen.serves_pod_certificate_requests = api.pod_certificate_requests.is_some();
         let Some(journal) = self.authority.journal() else {
             return Ok(());
         };
@@ -245,13 +262,6 @@ impl Worker {
         }
         let client = &self.context.client;
         let owner = owner_reference(object);
-        let api = self
-            .context
-            .certificates_api
-            .borrow()
-            .clone()
-            .unwrap_or_default();
-        seen.serves_pod_certificate_requests = api.pod_certificate_requests.is_some();
         if let Some(resource) = &api.cluster_trust_bundles {
             let outcome =
                 publish_cluster_trust_bundle(client, resource, settings, &owner, &bundle).await;
@@ -330,55 +340,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether an older TrustDomain has the better claim to what this one wants.
-    fn conflict(
-        &self,
-        objects: &std::collections::BTreeMap<String, Arc<TrustDomain>>,
-    ) -> Option<Conflict> {
-        conflicts(objects.values().filter_map(|object| claim_of(object))).remove(&self.name)
-    }
-
-    /// Whether this operator serves the object, and no other operator with another namespace.
-    fn is_ours(&self, object: &TrustDomain) -> bool {
-        let holder = object
-            .status
-            .as_ref()
-            .and_then(|status| status.operator_namespace.as_ref());
-        holder == Some(&self.context.namespace)
-    }
-
-    /// Claims an object that no operator serves yet. The write fails if another one is faster.
-    async fn claim(&mut self, object: &TrustDomain) -> Result<Reconciliation, ReconcileError> {
-        let status = object.status.clone().unwrap_or_default();
-        if let Some(holder) = &status.operator_namespace {
-            let note = format!(
-                "the operator in namespace {holder} serves this trust domain; the one in {} stands \
-                 back",
-                self.context.namespace
-            );
-            let reference = object.object_ref(&());
-            self.context.recorder.publish(
-                reference,
-                Severity::Warning,
-                "ServedByAnotherOperator",
-                "Claim",
-                &note,
-            );
-            return Ok(Reconciliation::Settled);
-        }
-        let operator_namespace = Some(self.context.namespace.clone());
-        self.write_status(
-            object,
-            TrustDomainStatus {
-                operator_namespace,
-                ..status
-            },
-        )
-        .await
-    }
-
     /// Writes `status` if it is news and this process leads.
-    async fn write_status(
+    pub(super) async fn write_status(
         &self,
         object: &TrustDomain,
         status: TrustDomainStatus,
@@ -441,17 +404,4 @@ impl Worker {
                 .publish(reference, Severity::Normal, reason, "Rotate", &note);
         }
     }
-}
-
-fn claim_of(object: &TrustDomain) -> Option<Claim> {
-    let settings = DomainSettings::parse(&object.spec).ok()?;
-    Some(Claim {
-        object: object.name_any(),
-        uid: object.uid().unwrap_or_default(),
-        created: object.creation_timestamp().map(|time| time.0),
-        trust_domain: settings.trust_domain.to_string(),
-        signer_name: settings.signer_name,
-        class_name: object.spec.class_name.clone().unwrap_or_default(),
-        watch_classless: object.spec.watch_classless,
-    })
 }

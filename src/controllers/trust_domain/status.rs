@@ -107,6 +107,22 @@ pub(super) fn conflicting(
     stalled(object, "Conflict", &conflict.to_string(), now)
 }
 
+/// The status of an object that could not be looked after: what was seen before may still hold.
+pub(super) fn failing(object: &TrustDomain, problem: &str, now: Timestamp) -> TrustDomainStatus {
+    let message = format!("{problem}; it is tried again");
+    let reports = [
+        Report::new(READY, State::Unknown, "ReconcileFailed", message.clone()),
+        Report::new(RECONCILING, true, "ReconcileFailed", message),
+    ];
+    let before = object.status.clone().unwrap_or_default();
+    let others = before.conditions.clone().into_iter().filter(|condition| {
+        condition.type_ != STALLED && reports.iter().all(|new| new.kind != condition.type_)
+    });
+    let mut status = with_conditions(object, before, &reports, now);
+    status.conditions.extend(others);
+    status
+}
+
 /// The status of an object that is served.
 pub(super) fn serving(
     object: &TrustDomain,
@@ -119,7 +135,10 @@ pub(super) fn serving(
         bundle(settings, seen),
         pod_certificates(settings, seen),
     ];
-    let unmet = reports.iter().find(|report| report.state != State::True);
+    // What is wrong comes before what is only waited for, which may be its consequence.
+    let unmet = [State::False, State::Unknown]
+        .iter()
+        .find_map(|state| reports.iter().find(|report| report.state == *state));
     let ready = match (&seen.spec_problem, unmet) {
         (Some(problem), _) => {
             let message = format!("{problem}; the last good spec stays in force");
