@@ -103,12 +103,14 @@ register_waiting_pod() {
 }
 
 is_issued() {
-	k -n spiffe-demo get podcertificaterequests --field-selector spec.podName=latecomer -o \
-		"jsonpath={range .items[?(@.spec.podUID==\"$uid\")]}{.status.conditions[0].type}{end}" | grep -q Issued
+	local answer
+	answer=$(k -n spiffe-demo get podcertificaterequests --field-selector spec.podName=latecomer -o \
+		"jsonpath={range .items[?(@.spec.podUID==\"$uid\")]}{.status.conditions[0].type}{end}")
+	[[ $answer == *Issued* ]]
 }
 
 event_of_waiting_pod() {
-	k -n spiffe-demo get events --field-selector "involvedObject.uid=$uid,reason=$1" -o name | grep -q .
+	[ -n "$(k -n spiffe-demo get events --field-selector "involvedObject.uid=$uid,reason=$1" -o name)" ]
 }
 
 farewell() {
@@ -254,13 +256,14 @@ confirm() {
 check_current_cluster() {
 	step "Checking the cluster"
 	quietly k version --request-timeout=10s
-	local kind
+	local kind served
+	served=$(k api-resources --api-group=certificates.k8s.io -o name)
 	for kind in podcertificaterequests clustertrustbundles; do
-		k api-resources --api-group=certificates.k8s.io -o name | grep -q "^$kind\." ||
+		[[ $served == *$kind.* ]] ||
 			die "the API server does not serve $kind: Kubernetes 1.37 does, 1.35 and 1.36 with the" \
 				"feature gates in docs/getting-started.md"
 	done
-	if k get deployments --all-namespaces -l app.kubernetes.io/name=spiffe-operator -o name | grep -q .; then
+	if [ -n "$(k get deployments --all-namespaces -l app.kubernetes.io/name=spiffe-operator -o name)" ]; then
 		die "spiffe-operator runs in this cluster already: apply the examples by hand"
 	fi
 	# The demo's trust domain would serve them, too.
