@@ -234,7 +234,9 @@ cgroupRoot: /{cgroup}
 failCgroupV1: false
 failSwapOn: false
 enforceNodeAllocatable: []
-# A full disk or little memory is the developer's matter, not a reason to evict what is tested.
+# A full disk or little memory is the developer's matter, not a reason to evict what is tested, nor
+# to remove images: nobody could pull them again.
+imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: "50Mi", nodefs.available: "1%", imagefs.available: "1%"}
 podLogsDir: {dir}/pod-logs
 volumePluginDir: {dir}/volume-plugins

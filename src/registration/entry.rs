@@ -10,6 +10,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::{dns_name, template::RunTemplateError};
 use crate::spiffe::{ParseSpiffeIdError, SpiffeId, TrustDomainName};
 
+/// What a selector of a pod's UID starts with.
+const POD_UID: &str = "k8s:pod-uid:";
+
 /// A registration entry: who has these selectors under this parent is this SPIFFE ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -295,9 +298,14 @@ impl EntrySelector {
     #[must_use]
     pub fn pod_uid(uid: &str) -> Self {
         Self {
-            text: format!("k8s:pod-uid:{uid}").into(),
+            text: format!("{POD_UID}{uid}").into(),
             colon: "k8s".len(),
         }
+    }
+
+    /// The UID of the pod that it names, if it names one.
+    pub(super) fn names_pod(&self) -> Option<&str> {
+        self.text.strip_prefix(POD_UID)
     }
 
     /// Parses `type:value`; the first colon separates, and neither side is empty.

@@ -22,6 +22,8 @@ use crate::spiffe::SpiffeId;
 pub(super) struct PodSurroundings<'a> {
     pub(super) settings: &'a Settings,
     pub(super) pod: &'a PodFacts,
+    /// The selector that only the pod has.
+    pub(super) uid_selector: &'a EntrySelector,
     pub(super) node: &'a NodeFacts,
     pub(super) parent_id: &'a SpiffeId,
 }
@@ -39,7 +41,7 @@ pub(super) fn parent_id(settings: &Settings, node: &NodeFacts) -> Result<SpiffeI
     Ok(id)
 }
 
-/// The entry that `spec` of `source` makes; `services` are those that select the pod.
+/// The entry that `spec` of `source` makes; `services` are those whose names it gets, too.
 pub(super) fn make<'s>(
     spec: &ParsedClusterSpiffeId,
     source: &Arc<Source>,
@@ -55,7 +57,7 @@ pub(super) fn make<'s>(
     let value = run("spiffeIDTemplate", &spec.spiffe_id, &data)?;
     let spiffe_id = parse_member_id("SPIFFE ID", &value, &cluster.trust_domain)?;
     let mut selectors = Vec::with_capacity(1 + spec.selectors.len());
-    selectors.push(EntrySelector::pod_uid(&around.pod.uid));
+    selectors.push(around.uid_selector.clone());
     for template in &spec.selectors {
         let value = run("workloadSelectorTemplates", template, &data)?;
         push_new(&mut selectors, EntrySelector::parse(&value)?);
@@ -64,10 +66,8 @@ pub(super) fn make<'s>(
     for template in &spec.dns_names {
         push_new(&mut dns_names, run("dnsNameTemplates", template, &data)?);
     }
-    if spec.auto_populate_dns_names {
-        for name in service_names(services, &around.pod.namespace, &cluster.cluster_domain) {
-            push_new(&mut dns_names, name);
-        }
+    for name in service_names(services, &around.pod.namespace, &cluster.cluster_domain) {
+        push_new(&mut dns_names, name);
     }
     check_workload_id(&spiffe_id)?;
     check_dns_names(&dns_names)?;

@@ -88,9 +88,8 @@ pub(super) fn decide(
         return Decision::Wait(Answer::new("PodNotSeen", message));
     }
     if !names_pod(spec, namespace, facts) {
-        // What is known of the pod may be older than the request.
         let message = "the request names another pod, service account or node than its pod UID";
-        return Decision::Wait(Answer::new("PodMismatch", message));
+        return Decision::Deny(Answer::new("PodMismatch", message));
     }
     if pod.entries.is_empty() {
         return Decision::Wait(Answer::new("NotRegistered", &*pod.why_none));

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Registry, cluster::SeenNode, objects::ClusterSpiffeIdState, tally::Touched};
+use super::{Registry, cluster::SeenNode, objects::ClusterSpiffeIdState, tally::Exchange};
 use crate::registration::{
-    entry::{Entry, EntryError, Source},
+    entry::{Entry, EntryError, EntrySelector, Source},
     facts::PodFacts,
     pod_entry::{self, PodSurroundings, pod_ref},
     report::{Change, RemovalCause},
@@ -17,6 +17,8 @@ pub(super) struct PodState {
     pub(super) facts: Arc<PodFacts>,
     /// By name of the object.
     pub(super) outcomes: Vec<Outcome>,
+    /// The selector that only this pod has, shared by its entries.
+    uid_selector: EntrySelector,
     /// Whether the outcomes were found for other facts, another node or other services.
     pub(super) is_stale: bool,
 }
@@ -46,6 +48,7 @@ pub(super) enum Verdict {
 impl PodState {
     pub(super) fn new(facts: Arc<PodFacts>) -> Self {
         Self {
+            uid_selector: EntrySelector::pod_uid(&facts.uid),
             facts,
             outcomes: Vec::new(),
             is_stale: true,
@@ -65,6 +68,12 @@ impl Outcome {
             Verdict::Entry(entry) | Verdict::Waiting(Some(entry)) => Some(entry),
             _ => None,
         }
+    }
+
+    /// Whether both are entries, so that no count changes when one takes the other's place.
+    fn counts_like(&self, other: Option<&Self>) -> bool {
+        let is_entry = |outcome: &Self| matches!(outcome.verdict, Verdict::Entry(_));
+        is_entry(self) && other.is_some_and(is_entry)
     }
 
     /// Whether the pod is left to no fallback.
@@ -94,8 +103,12 @@ impl Registry {
         if pod.outcomes == new {
             return Vec::new();
         }
-        let old = std::mem::replace(&mut pod.outcomes, new.clone());
-        self.replace_outcomes(&facts, &old, &new, None)
+        let old = std::mem::take(&mut pod.outcomes);
+        let changes = self.replace_outcomes(&facts, &old, &new, None);
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.outcomes = new;
+        }
+        changes
     }
 
     /// Puts the new outcomes of a pod in place of the old ones. Entries go for `cause`, where it is
@@ -108,17 +121,19 @@ impl Registry {
         cause: Option<RemovalCause>,
     ) -> Vec<Change> {
         let pod = pod_ref(pod);
-        let mut touched = Touched::default();
+        let mut exchange = Exchange::default();
         let mut failures = Vec::new();
         for outcome in old {
             let replacement = find(new, &outcome.source.name);
             if replacement == Some(outcome) {
                 continue;
             }
-            self.count_outcome(&pod, outcome, -1);
+            if !outcome.counts_like(replacement) {
+                self.count_outcome(&pod, outcome, -1);
+            }
             if let Some(entry) = outcome.entry() {
                 let cause = cause.unwrap_or_else(|| self.removal_cause(outcome, replacement));
-                touched.remove(&mut self.candidates, entry, cause);
+                exchange.gone.push((entry.clone(), cause));
             }
         }
         for outcome in new {
@@ -126,9 +141,11 @@ impl Registry {
             if replaced == Some(outcome) {
                 continue;
             }
-            self.count_outcome(&pod, outcome, 1);
+            if !outcome.counts_like(replaced) {
+                self.count_outcome(&pod, outcome, 1);
+            }
             if let Some(entry) = outcome.entry() {
-                touched.insert(&mut self.candidates, entry.clone());
+                exchange.new.push(entry.clone());
             }
             if let Verdict::Failed(error) = &outcome.verdict
                 && replaced.is_none_or(|replaced| replaced.verdict != outcome.verdict)
@@ -140,7 +157,7 @@ impl Registry {
                 });
             }
         }
-        let mut changes = self.settle(touched);
+        let mut changes = self.settle(&exchange);
         changes.append(&mut failures);
         changes
     }
@@ -212,7 +229,7 @@ impl Registry {
         {
             return old.clone();
         }
-        let verdict = self.verdict(&pod.facts, source, spec, old.and_then(Outcome::entry));
+        let verdict = self.verdict(pod, source, spec, old.and_then(Outcome::entry));
         Outcome {
             source: source.clone(),
             version: state.version,
@@ -222,11 +239,16 @@ impl Registry {
 
     fn verdict(
         &self,
-        pod: &PodFacts,
+        pod: &PodState,
         source: &Arc<Source>,
         spec: &ParsedClusterSpiffeId,
         old: Option<&Arc<Entry>>,
     ) -> Verdict {
+        let PodState {
+            facts: pod,
+            uid_selector,
+            ..
+        } = pod;
         if pod.finished || pod.node.is_empty() {
             return Verdict::NotRunning;
         }
@@ -238,11 +260,13 @@ impl Registry {
             let around = PodSurroundings {
                 settings: &self.settings,
                 pod,
+                uid_selector,
                 node: &node.facts,
                 parent_id,
             };
-            let services = self.services.of_pod(&pod.namespace, &pod.uid);
-            pod_entry::make(spec, source, around, services)
+            let wants_services = spec.auto_populate_dns_names;
+            let services = wants_services.then(|| self.services.of_pod(&pod.namespace, &pod.uid));
+            pod_entry::make(spec, source, around, services.into_iter().flatten())
         });
         match (entry, old) {
             (Ok(entry), Some(old)) if **old == entry => Verdict::Entry(old.clone()),

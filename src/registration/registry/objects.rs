@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Registry, tally};
+use super::{Registry, tally::Exchange};
 use crate::{
     api::{ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec},
     registration::{
@@ -276,14 +276,11 @@ impl Registry {
         } else {
             RemovalCause::ObjectGone
         };
-        let mut touched = tally::Touched::default();
-        if let Some(old) = &old {
-            touched.remove(&mut self.candidates, old, cause);
-        }
-        if let Some(new) = new {
-            touched.insert(&mut self.candidates, new);
-        }
-        self.settle(touched)
+        let exchange = Exchange {
+            gone: old.into_iter().map(|old| (old, cause)).collect(),
+            new: new.into_iter().collect(),
+        };
+        self.settle(&exchange)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     api::ClusterSpiffeIdStats,
     registration::{
         entry::{Entry, EntryError, EntryKey, PodRef, Source, SourceKind},
-        masking::{Candidates, Rivals},
+        masking::{Rivals, Scope, scope_of},
         report::{Change, RemovalCause},
     },
 };
@@ -27,74 +27,77 @@ pub(super) struct Tally {
     pub(super) waiting: BTreeSet<Arc<str>>,
 }
 
-/// Keys whose candidates change in one step, each as it was before.
+/// Entries that go and come in one step.
 #[derive(Debug, Default)]
-pub(super) struct Touched(Vec<TouchedKey>);
-
-#[derive(Debug)]
-struct TouchedKey {
-    key: EntryKey,
-    before: Option<Rivals>,
-    cause: Option<RemovalCause>,
+pub(super) struct Exchange {
+    pub(super) gone: Vec<(Arc<Entry>, RemovalCause)>,
+    pub(super) new: Vec<Arc<Entry>>,
 }
 
-impl Touched {
-    pub(super) fn insert(&mut self, candidates: &mut Candidates, entry: Arc<Entry>) {
-        self.touch(candidates, entry.key);
-        candidates.insert(entry);
+impl Exchange {
+    /// The [scopes](scope_of) that it concerns.
+    fn scopes(&self) -> Vec<Arc<str>> {
+        let entries = self.gone.iter().map(|(entry, _)| entry).chain(&self.new);
+        let mut scopes: Vec<Arc<str>> = Vec::new();
+        for entry in entries {
+            let scope = scope_of(entry);
+            if scopes.iter().all(|known| **known != *scope) {
+                let uid = entry.pod.as_ref().map(|pod| &pod.uid);
+                let shared = uid.filter(|uid| ***uid == *scope);
+                scopes.push(shared.map_or_else(|| scope.into(), Arc::clone));
+            }
+        }
+        scopes
     }
 
-    pub(super) fn remove(
-        &mut self,
-        candidates: &mut Candidates,
-        entry: &Entry,
-        cause: RemovalCause,
-    ) {
-        self.touch(candidates, entry.key).cause = Some(cause);
-        candidates.remove(entry);
+    fn apply(&self, name: &str, scope: &mut Scope) {
+        for (entry, _) in self
+            .gone
+            .iter()
+            .filter(|(entry, _)| scope_of(entry) == name)
+        {
+            scope.remove(entry);
+        }
+        for entry in self.new.iter().filter(|entry| scope_of(entry) == name) {
+            scope.insert(entry.clone());
+        }
     }
 
-    fn touch(&mut self, candidates: &Candidates, key: EntryKey) -> &mut TouchedKey {
-        let known = self.0.iter().position(|touched| touched.key == key);
-        let at = known.unwrap_or_else(|| {
-            let before = candidates.rivals(&key).cloned();
-            self.0.push(TouchedKey {
-                key,
-                before,
-                cause: None,
-            });
-            self.0.len() - 1
-        });
-        #[expect(clippy::indexing_slicing, reason = "found or pushed above")]
-        &mut self.0[at]
+    fn cause(&self, key: &EntryKey) -> RemovalCause {
+        let found = self.gone.iter().find(|(entry, _)| entry.key == *key);
+        found.map_or(RemovalCause::Rewritten, |(_, cause)| *cause)
     }
 }
 
 impl Registry {
-    /// Says what became of the keys that were touched: first what is gone, then what is there.
-    pub(super) fn settle(&mut self, touched: Touched) -> Vec<Change> {
-        let (mut gone, mut set) = (Vec::new(), Vec::new());
-        for TouchedKey { key, before, cause } in touched.0 {
-            let after = self.candidates.rivals(&key).cloned();
-            self.recount(before.as_ref(), after.as_ref(), &mut set);
-            match (before, after) {
-                (Some(before), None) => gone.push(Change::Removed(
-                    before.winner,
-                    cause.unwrap_or(RemovalCause::Rewritten),
-                )),
-                (before, Some(after)) => {
-                    if before.is_none_or(|before| before.winner != after.winner) {
-                        set.push(Change::Set(after.winner));
-                    }
+    /// Does an exchange and says what became of it: first what is gone, then what is there.
+    pub(super) fn settle(&mut self, exchange: &Exchange) -> Vec<Change> {
+        let (mut changes, mut set) = (Vec::new(), Vec::new());
+        for name in exchange.scopes() {
+            let before = self.candidates.take(&name);
+            let mut after = before.clone();
+            exchange.apply(&name, &mut after);
+            for rivals in before.iter() {
+                let key = &rivals.winner.key;
+                if after.rivals(key).is_none() {
+                    self.recount(Some(rivals), None, &mut set);
+                    changes.push(Change::Removed(rivals.winner.clone(), exchange.cause(key)));
                 }
-                (None, None) => {}
             }
+            for rivals in after.iter() {
+                let old = before.rivals(&rivals.winner.key);
+                self.recount(old, Some(rivals), &mut set);
+                if old.is_none_or(|old| old.winner != rivals.winner) {
+                    set.push(Change::Set(rivals.winner.clone()));
+                }
+            }
+            self.candidates.put(name, after);
         }
-        gone.append(&mut set);
+        changes.append(&mut set);
         let is_change = |change: &&Change| matches!(change, Change::Set(_) | Change::Removed(..));
-        let count = gone.iter().filter(is_change).count();
+        let count = changes.iter().filter(is_change).count();
         self.revision += u64::try_from(count).unwrap_or_default();
-        gone
+        changes
     }
 
     fn recount(&mut self, before: Option<&Rivals>, after: Option<&Rivals>, news: &mut Vec<Change>) {
@@ -145,7 +148,9 @@ impl Registry {
                 }
             }
         }
-        self.drop_idle_tally(&source.name);
+        if sign < 0 {
+            self.drop_idle_tally(&source.name);
+        }
     }
 
     /// Counts what came of a ClusterSPIFFEID for a pod that it selects, or takes it back.
@@ -176,7 +181,9 @@ impl Registry {
             }
             Verdict::Entry(_) | Verdict::NotRunning | Verdict::Superseded => {}
         }
-        self.drop_idle_tally(&name);
+        if sign < 0 {
+            self.drop_idle_tally(&name);
+        }
     }
 
     pub(super) fn count_namespaces(
