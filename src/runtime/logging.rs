@@ -59,6 +59,12 @@ impl LogControl {
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
         Ok(self.0.reload(parse(filter)?)?)
     }
+
+    /// A control whose logs have ended.
+    #[cfg(test)]
+    pub(crate) fn detached() -> Self {
+        Self(reload::Layer::new(EnvFilter::default()).1)
+    }
 }
 
 /// Starts logging with `filter`.

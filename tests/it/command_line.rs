@@ -1,10 +1,12 @@
 //! The command line as users type it.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use spiffe_operator::api::custom_resource_definitions;
+use tempfile::TempDir;
 
 use crate::support::{ControlPlane, Options, install};
 
@@ -93,21 +95,14 @@ fn a_bad_log_filter_is_named() {
 fn an_address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("kubeconfig");
-    let kubeconfig = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-        contexts: [{name: c, context: {cluster: c, user: u}}]\n\
-        clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n\
-        users: [{name: u, user: {token: t}}]\n";
-    std::fs::write(&file, kubeconfig).unwrap();
-    let file = file.to_str().unwrap();
+    let (_folder, file) = kubeconfig();
     for line in [
         refused(
-            &["run", "--kubeconfig", file, "--http-address", &address],
+            &["run", "--kubeconfig", &file, "--http-address", &address],
             &[],
         ),
         refused(
-            &["run", "--kubeconfig", file],
+            &["run", "--kubeconfig", &file],
             &[("SPIFFE_OPERATOR_HTTP_ADDRESS", &address)],
         ),
     ] {
@@ -116,6 +111,59 @@ fn an_address_in_use_is_named() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn a_context_that_is_not_there_is_named() {
+    let (_folder, file) = kubeconfig();
+    for line in [
+        refused(&["run", "--kubeconfig", &file, "--context", "absent"], &[]),
+        refused(
+            &["run", "--kubeconfig", &file],
+            &[("SPIFFE_OPERATOR_CONTEXT", "absent")],
+        ),
+    ] {
+        assert!(line.contains("absent"), "{line}");
+    }
+}
+
+#[test]
+fn the_environment_alone_may_say_how_to_run() {
+    let (_folder, file) = kubeconfig();
+    let mut operator = Command::new(env!("CARGO_BIN_EXE_spiffe-operator"))
+        .arg("run")
+        .env_clear()
+        .env("SPIFFE_OPERATOR_KUBECONFIG", file)
+        .env("SPIFFE_OPERATOR_NAMESPACE", "of-the-environment")
+        .env("SPIFFE_OPERATOR_IDENTITY", "replica-7")
+        .env("SPIFFE_OPERATOR_HTTP_ADDRESS", "127.0.0.1:0")
+        .env("SPIFFE_OPERATOR_LOG_FORMAT", "text")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(operator.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    operator.kill().unwrap();
+    operator.wait().unwrap();
+    for word in ["listening", "of-the-environment", "replica-7", "127.0.0.1:"] {
+        assert!(line.contains(word), "{word} in {line}");
+    }
+    assert!(!line.starts_with('{'), "{line}");
+}
+
+/// A kubeconfig of a cluster that is not there; the folder keeps it.
+fn kubeconfig() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kubeconfig");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+        contexts: [{name: c, context: {cluster: c, user: u}}]\n\
+        clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n\
+        users: [{name: u, user: {token: t}}]\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    (folder, file)
 }
 
 #[test]

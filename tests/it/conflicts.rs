@@ -24,7 +24,7 @@ async fn apply_younger(world: &World, spec: Value) -> String {
 
 /// Waits until `name` says that it waits for the TrustDomain of `world`, and checks that it has
 /// neither keys nor a bundle.
-async fn assert_waits(world: &World, name: &str, signer: &str, word: &str) {
+async fn assert_waits(world: &World, name: &str, signer: &str, claim: &str) {
     let what = "Stalled for a conflict";
     let stalled = condition_that::<TrustDomain>(&world.client, name, what, |condition| {
         condition.type_ == "Stalled" && condition.reason == "Conflict"
@@ -33,7 +33,7 @@ async fn assert_waits(world: &World, name: &str, signer: &str, word: &str) {
     assert_eq!(stalled.status, "True");
     let message = &stalled.message;
     assert!(
-        message.contains(&world.class) && message.contains(word),
+        message.contains(&world.class) && message.contains(claim),
         "{message}"
     );
     let objects = Api::<TrustDomain>::all(world.client.clone());

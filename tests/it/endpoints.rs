@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use spiffe_operator::api::{ClusterSPIFFEID, custom_resource_definitions};
+use spiffe_operator::authority::DOCUMENT;
 
 use crate::support::{
     ControlPlane, Operator, Options, SOON, World, apply, condition, install, shared_operator,
@@ -203,11 +204,7 @@ async fn keys_are_in_no_log_no_event_and_no_status() {
     let secrets = Api::<Secret>::namespaced(world.client.clone(), "spiffe-system");
     let name = format!("{}.authority", world.class);
     let data = secrets.get(&name).await.unwrap().data.unwrap();
-    let key = data
-        .iter()
-        .find(|(name, _)| name.ends_with(".key"))
-        .unwrap()
-        .1;
+    let key = data.iter().find(|(name, _)| *name != DOCUMENT).unwrap().1;
     let pem = String::from_utf8(key.0.clone()).unwrap();
     // A part of the key as it is in the PEM, and as it is in the Secret's JSON.
     let in_pem = pem.lines().nth(1).unwrap();

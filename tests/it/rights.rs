@@ -243,7 +243,7 @@ fn rule_verbs(message: &str) -> Vec<&str> {
 
 /// Gives the operator one more rule, in a ClusterRole of its own.
 async fn add_rule(world: &World, name: &str, rule: &Value) {
-    let role = json!({
+    let cluster_role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": { "name": name },
@@ -258,6 +258,6 @@ async fn add_rule(world: &World, name: &str, rule: &Value) {
             "kind": "ServiceAccount", "name": "spiffe-operator", "namespace": "spiffe-system",
         }],
     });
-    apply(&world.client, &role).await.unwrap();
+    apply(&world.client, &cluster_role).await.unwrap();
     apply(&world.client, &binding).await.unwrap();
 }

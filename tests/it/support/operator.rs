@@ -103,7 +103,7 @@ impl Operator {
             let address = log
                 .lines()
                 .filter(|line| line.contains("listening"))
-                .find_map(|line| address_in(line));
+                .find_map(address_in);
             address.ok_or(log)
         });
         operator.address = address.await;
@@ -218,7 +218,7 @@ impl Operator {
 }
 
 /// Time enough for a standby to take the Lease of a leader that was killed.
-pub(crate) const LEASE_EXPIRED: Duration = Duration::from_secs(60);
+pub(crate) const LEASE_EXPIRED: Duration = Duration::from_mins(1);
 
 /// Ends the Lease of an operator that was killed, so that the next one need not wait for it.
 pub(crate) async fn release_lease(client: &Client) {
