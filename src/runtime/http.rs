@@ -90,3 +90,30 @@ async fn set_log_level(
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_log_level_is_for_callers_on_this_host() {
+        let status = async |peer: &str| {
+            let endpoints = Endpoints {
+                health: Health::default(),
+                metrics: Arc::new(Metrics::new()),
+                logs: LogControl::detached(),
+            };
+            let peer = ConnectInfo(peer.parse().unwrap());
+            let answer = set_log_level(State(endpoints), peer, "loud".into()).await;
+            answer.into_response().status()
+        };
+        for (peer, expected) in [
+            ("127.0.0.1:1", StatusCode::BAD_REQUEST),
+            ("[::1]:1", StatusCode::BAD_REQUEST),
+            ("10.0.0.1:1", StatusCode::FORBIDDEN),
+            ("[fd00::1]:1", StatusCode::FORBIDDEN),
+        ] {
+            assert_eq!(status(peer).await, expected, "{peer}");
+        }
+    }
+}

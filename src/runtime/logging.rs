@@ -59,6 +59,12 @@ impl LogControl {
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
         Ok(self.0.reload(parse(filter)?)?)
     }
+
+    /// A control whose logs have ended.
+    #[cfg(test)]
+    pub(crate) fn detached() -> Self {
+        Self(reload::Layer::new(EnvFilter::default()).1)
+    }
 }
 
 /// Starts logging with `filter`.
@@ -87,10 +93,11 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, LogError> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    let mut words = filter.split(',').map(str::trim);
-    if let Some(word) =
-        words.find(|word| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err())
-    {
+    // The parser takes an empty word for `error`, and any other word that is no level for a module.
+    let is_bare = |word: &&str| !word.contains(['=', '[']);
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let mut bare = filter.split(',').map(str::trim).filter(is_bare);
+    if let Some(word) = bare.find(|word| !is_level(word)) {
         return Err(LogError::Level { word: word.into() });
     }
     Ok(EnvFilter::try_new(filter)?)

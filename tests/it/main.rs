@@ -9,10 +9,21 @@
     reason = "a test fails by panicking"
 )]
 
+mod authorities;
+mod broken_specs;
+mod command_line;
+mod conflicts;
 mod end_to_end;
+mod endpoints;
 mod examples;
 mod foreign_verifiers;
+mod imported_authorities;
 mod issuing;
 mod kinds;
+mod leadership;
+mod outages;
 mod rbac;
+mod rights;
 mod support;
+mod uninstalling;
+mod unusual_names;

@@ -100,7 +100,7 @@ async fn supervise(context: Context, health: Health) {
             health.done(TRUST_DOMAINS);
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            news = changes.changed() => if news.is_err() { return },
             listed = secrets.wait_for(|changes| *changes > 0), if waits_for_secrets => {
                 if listed.is_err() {
                     return;

@@ -302,7 +302,8 @@ fn troubled(settings: &DomainSettings, seen: &Seen) -> String {
         let rule = format!(
             "; {words}; the operator may write ConfigMaps named spiffe-bundle only: for another \
              name add this rule to a ClusterRole of the operator: apiGroups: [\"\"], resources: \
-             [configmaps], resourceNames: [{name}], verbs: [get, list, watch, update, delete]"
+             [configmaps], resourceNames: [{name}], verbs: [get, list, watch, create, update, \
+             patch, delete]"
         );
         message.push_str(&rule);
     }

@@ -12,6 +12,7 @@ use kube::{
     Api, Client, Config, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
+    discovery,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -205,9 +206,10 @@ pub(crate) async fn install(client: &Client, definitions: &[CustomResourceDefini
         let resource = ApiResource::from_gvk_with_plural(&kind, &names.plural);
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         wait_until(&format!("{} to be served", names.plural), SOON, || async {
-            api.list(&ListParams::default().limit(1))
-                .await
-                .map_err(|error| error.to_string())
+            let listed = api.list(&ListParams::default().limit(1)).await;
+            listed.map_err(|error| error.to_string())?;
+            let found = discovery::pinned_kind(client, &kind).await;
+            found.map_err(|error| error.to_string())
         })
         .await;
     }

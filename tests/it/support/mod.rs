@@ -10,6 +10,7 @@
     reason = "each part is for the tests that need it"
 )]
 
+mod authorities;
 mod control_plane;
 mod node;
 mod objects;
@@ -20,13 +21,16 @@ mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub(crate) use authorities::{Ca, ca, ca_valid_for, issued_by, not_a_ca, tls_secret};
 pub(crate) use control_plane::{ControlPlane, Options, control_plane, install};
 pub(crate) use node::NodeCluster;
-pub(crate) use objects::{apply, apply_dry, documents, namespace, node, pod, service_account};
-pub(crate) use operator::{Operator, shared_operator};
+pub(crate) use objects::{
+    apply, apply_dry, documents, merge_patch, namespace, node, pod, service_account,
+};
+pub(crate) use operator::{LEASE_EXPIRED, Operator, release_lease, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
 pub(crate) use wait::{SOON, wait_until};
-pub(crate) use world::{World, condition, verdict};
+pub(crate) use world::{World, condition, condition_that, verdict};
 
 /// A name that no other test of this process uses, for objects, namespaces and classes.
 pub(crate) fn unique(prefix: &str) -> String {

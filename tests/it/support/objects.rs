@@ -111,6 +111,16 @@ async fn apply_with(
     api.patch(name, params, &Patch::Apply(&object)).await
 }
 
+/// Changes an object by a merge patch, as anybody may.
+pub(crate) async fn merge_patch<K>(api: &Api<K>, name: &str, change: Value)
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let parameters = PatchParams::default();
+    let change = Patch::Merge(change);
+    api.patch(name, &parameters, &change).await.unwrap();
+}
+
 /// The documents of a YAML file of the repository.
 pub(crate) fn documents<T: DeserializeOwned>(path: &str) -> Vec<T> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();

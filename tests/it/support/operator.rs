@@ -3,15 +3,21 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::Mutex,
     time::Duration,
 };
 
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, api::DeleteParams};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::OnceCell,
+};
 
 use super::{
     control_plane::{ControlPlane, control_plane},
@@ -56,6 +62,11 @@ impl Operator {
         namespace: &str,
         arguments: &[&str],
     ) -> Self {
+        Self::start_as(control_plane.kubeconfig(), namespace, arguments).await
+    }
+
+    /// The same with the rights of a kubeconfig's user.
+    pub(crate) async fn start_as(kubeconfig: &Path, namespace: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut supervisor = Command::new("/bin/sh")
@@ -67,7 +78,7 @@ impl Operator {
                 "run",
             ])
             .arg("--kubeconfig")
-            .arg(control_plane.kubeconfig())
+            .arg(kubeconfig)
             .args(["--namespace", namespace, "--http-address", "127.0.0.1:0"])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -88,8 +99,12 @@ impl Operator {
             address: String::new(),
         };
         let address = wait_until("the operator to listen", SOON, || async {
-            let line = operator.logged("listening").ok_or_else(|| operator.log())?;
-            Ok(line["address"].as_str().unwrap_or_default().to_owned())
+            let log = operator.log();
+            let address = log
+                .lines()
+                .filter(|line| line.contains("listening"))
+                .find_map(address_in);
+            address.ok_or(log)
         });
         operator.address = address.await;
         operator
@@ -113,13 +128,83 @@ impl Operator {
             .find(|line| line["message"] == message)
     }
 
+    /// Asks one of its HTTP endpoints, and gives the status and the body.
+    pub(crate) async fn http(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        http(&self.address, method, path, body)
+            .await
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self) {
+        wait_until("the operator to be ready", SOON, || async {
+            match self.http("GET", "/readyz", "").await {
+                (200, _) => Ok(()),
+                (_, body) => Err(body),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until it leads.
+    pub(crate) async fn leads(&self) {
+        wait_until("the operator to lead", LEASE_EXPIRED, || async {
+            let leads = self.metric("spiffe_operator_leader").await == Some(1.0);
+            leads.then_some(()).ok_or_else(|| "it does not".to_owned())
+        })
+        .await;
+    }
+
+    /// The value of a metric, named with its labels.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, metrics) = self.http("GET", "/metrics", "").await;
+        let mut values = metrics.lines().filter_map(|line| line.strip_prefix(name));
+        values.find_map(|value| value.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits until objects of a kind were reconciled `times` more from start to end.
+    pub(crate) async fn reconciles(&self, kind: &str, times: u32) {
+        let name = format!("spiffe_operator_reconcile_duration_seconds_count{{kind=\"{kind}\"}}");
+        let before = self.metric(&name).await.unwrap_or_default();
+        // One may be under way.
+        let enough = before + f64::from(times) + 1.0;
+        wait_until("further reconciles", LEASE_EXPIRED, || async {
+            let now = self.metric(&name).await.unwrap_or_default();
+            (now >= enough)
+                .then_some(())
+                .ok_or(format!("{now} of {enough}"))
+        })
+        .await;
+    }
+
+    /// The CPU time it has used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process_id)).unwrap();
+        // After the program's name, which is in parentheses: fields 14 and 15 are user and system
+        // time in hundredths of a second.
+        let fields = stat.rsplit_once(") ").unwrap().1;
+        let times = fields.split(' ').skip(11).take(2);
+        Duration::from_millis(times.map(|time| time.parse::<u64>().unwrap() * 10).sum())
+    }
+
     /// Sends a signal, such as `TERM` or `KILL`.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
+        assert!(self.try_signal(name), "the operator has ended already");
+    }
+
+    /// Sends a signal, unless it has ended.
+    pub(crate) fn try_signal(&self, name: &str) -> bool {
+        let kill = Command::new("kill")
             .args(["-s", name, &self.process_id])
-            .status()
-            .unwrap();
-        assert!(status.success(), "the operator has ended already");
+            .stderr(Stdio::null())
+            .status();
+        kill.unwrap().success()
+    }
+
+    /// Its name in the Lease.
+    pub(crate) fn identity(&self) -> String {
+        let line = self.logged("listening").expect("it listens");
+        line["identity"].as_str().expect("a name").to_owned()
     }
 
     /// Waits for its end.
@@ -130,6 +215,43 @@ impl Operator {
         })
         .await
     }
+}
+
+/// Time enough for a standby to take the Lease of a leader that was killed.
+pub(crate) const LEASE_EXPIRED: Duration = Duration::from_mins(1);
+
+/// Ends the Lease of an operator that was killed, so that the next one need not wait for it.
+pub(crate) async fn release_lease(client: &Client) {
+    let leases = Api::<Lease>::namespaced(client.clone(), "spiffe-system");
+    let parameters = DeleteParams::default();
+    leases.delete("spiffe-operator", &parameters).await.unwrap();
+}
+
+/// The address in a log line, JSON or text.
+fn address_in(line: &str) -> Option<String> {
+    let rest = line.split_once("127.0.0.1:")?.1;
+    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some(format!("127.0.0.1:{port}"))
+}
+
+async fn http(
+    address: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    Ok((status.unwrap_or_default(), body.to_owned()))
 }
 
 impl Drop for Operator {

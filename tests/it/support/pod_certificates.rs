@@ -77,10 +77,14 @@ impl Kubelet {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = DistinguishedName::new();
         let csr = parameters.serialize_request(&key).unwrap().der().to_vec();
-        let request = self
-            .request_with_csr(signer, pod, service_account, annotations, csr)
-            .await;
-        (key, request.unwrap())
+        // Right after it was made, a pod may not be known to admission yet; a kubelet asks again.
+        let request = wait_until("the request to be taken", SOON, || async {
+            self.request_with_csr(signer, pod, service_account, annotations, csr.clone())
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await;
+        (key, request)
     }
 
     /// Asks with a CSR made by the test.

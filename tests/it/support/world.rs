@@ -3,19 +3,22 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::certificates::v1::PodCertificateRequest;
+use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client, Resource, ResourceExt};
+use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use spiffe_operator::api::TrustDomain;
+use spiffe_operator::spiffe::{Bundle, pem, verify_x509_svid};
 
 use super::control_plane::{ControlPlane, control_plane};
 use super::objects::{apply, namespace, node, pod, service_account};
-use super::operator::shared_operator;
+use super::operator::{Operator, shared_operator};
 use super::pod_certificates::{Kubelet, certificate_pod};
 use super::wait::{SOON, wait_until};
 use super::{unique, unique_trust_domain};
@@ -55,6 +58,12 @@ impl World {
             node,
             client,
         }
+    }
+
+    /// An operator that serves `control_plane`, which is this test's own.
+    pub(crate) async fn operator(control_plane: &ControlPlane) -> Operator {
+        control_plane.ensure_namespace("spiffe-system").await;
+        Operator::start(control_plane, "spiffe-system", &[]).await
     }
 
     /// Applies this world's TrustDomain with `changes` to its spec.
@@ -113,16 +122,18 @@ impl World {
 
     /// Makes a pod that mounts a certificate of this world's signer.
     pub(crate) async fn pod(&self, name: &str, labels: &[(&str, &str)]) -> Pod {
-        let spec = certificate_pod(&self.signer(), "workload");
-        pod(
-            &self.client,
-            &self.namespace,
-            name,
-            &self.node.name_any(),
-            labels,
-            spec,
-        )
-        .await
+        self.pod_of(&self.signer(), name, labels).await
+    }
+
+    /// Makes a pod with the usual label that mounts a certificate of another signer.
+    pub(crate) async fn pod_of_signer(&self, name: &str, signer: &str) -> Pod {
+        self.pod_of(signer, name, &[("app", "web")]).await
+    }
+
+    async fn pod_of(&self, signer: &str, name: &str, labels: &[(&str, &str)]) -> Pod {
+        let spec = certificate_pod(signer, "workload");
+        let node = self.node.name_any();
+        pod(&self.client, &self.namespace, name, &node, labels, spec).await
     }
 
     /// Asks for the certificate of `pod`.
@@ -146,6 +157,61 @@ impl World {
     ) -> PodCertificateRequest {
         let request = self.request(pod, annotations).await;
         self.kubelet.answer(&request).await
+    }
+
+    /// Asks for the certificate of a new pod with the usual label, waits until it is issued, and
+    /// gives its chain, which verifies to the published bundle.
+    pub(crate) async fn issue(&self) -> Vec<CertificateDer<'static>> {
+        let pod = self.pod(&unique("web"), &[("app", "web")]).await;
+        let request = self.answer(&pod, &[]).await;
+        self.verified_chain(&request).await
+    }
+
+    /// The chain of an issued request, after verifying it to the published bundle.
+    pub(crate) async fn verified_chain(
+        &self,
+        request: &PodCertificateRequest,
+    ) -> Vec<CertificateDer<'static>> {
+        let verdict = verdict(request);
+        assert_eq!(verdict.type_, "Issued", "{}", verdict.message);
+        let chain = request.status.clone().unwrap().certificate_chain.unwrap();
+        let chain = pem::certificates(chain.as_bytes()).unwrap();
+        verify_x509_svid(&chain, &self.published_bundle().await, Timestamp::now()).unwrap();
+        chain
+    }
+
+    /// The roots in this world's ClusterTrustBundle.
+    pub(crate) async fn published_bundle(&self) -> Bundle {
+        let bundles = Api::<ClusterTrustBundle>::all(self.client.clone());
+        let published = bundles.get(&self.bundle_name()).await.unwrap();
+        let trust_domain = self.trust_domain.parse().unwrap();
+        Bundle::from_pem(trust_domain, published.spec.trust_bundle.as_bytes()).unwrap()
+    }
+
+    /// This world's TrustDomain as it is now.
+    pub(crate) async fn read_trust_domain(&self) -> TrustDomain {
+        let objects = Api::<TrustDomain>::all(self.client.clone());
+        objects.get(&self.class).await.unwrap()
+    }
+
+    /// Waits until the TrustDomain has the condition `kind` with `reason`, and gives it.
+    pub(crate) async fn trust_domain_reason(&self, kind: &str, reason: &str) -> Condition {
+        condition_that::<TrustDomain>(
+            &self.client,
+            &self.class,
+            &format!("{kind} with reason {reason}"),
+            |condition| condition.type_ == kind && condition.reason == reason,
+        )
+        .await
+    }
+
+    /// Waits until the TrustDomain has the condition `kind` with `word` in its message.
+    pub(crate) async fn trust_domain_condition_about(&self, kind: &str, word: &str) -> Condition {
+        let what = format!("{kind} about {word}");
+        condition_that::<TrustDomain>(&self.client, &self.class, &what, |condition| {
+            condition.type_ == kind && condition.message.contains(word)
+        })
+        .await
     }
 
     /// Waits until the TrustDomain has the condition `kind` with `status`, and gives it.
@@ -185,15 +251,32 @@ pub(crate) async fn condition<K>(client: &Client, name: &str, kind: &str, status
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + serde::Serialize,
 {
+    let what = format!("{kind}={status}");
+    condition_that::<K>(client, name, &what, |condition| {
+        condition.type_ == kind && condition.status == status
+    })
+    .await
+}
+
+/// Waits until the cluster-scoped object `name` has a condition that `is_wanted`, `what` in words.
+pub(crate) async fn condition_that<K>(
+    client: &Client,
+    name: &str,
+    what: &str,
+    is_wanted: impl Fn(&Condition) -> bool,
+) -> Condition
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + serde::Serialize,
+{
     let objects = Api::<K>::all(client.clone());
-    wait_until(&format!("{kind}={status} of {name}"), SOON, || async {
+    wait_until(&format!("{what} of {name}"), SOON, || async {
         let object = objects.get(name).await.map_err(|error| error.to_string())?;
         let object = serde_json::to_value(object).map_err(|error| error.to_string())?;
         let conditions = object["status"]["conditions"].clone();
         let conditions: Vec<Condition> = serde_json::from_value(conditions).unwrap_or_default();
         conditions
             .iter()
-            .find(|condition| condition.type_ == kind && condition.status == status)
+            .find(|condition| is_wanted(condition))
             .cloned()
             .ok_or_else(|| format!("{conditions:?}"))
     })

@@ -1,0 +1,263 @@
+//! The operator with the rights that it is installed with, and no others.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::rbac::v1::Role;
+use kube::Api;
+use kube::api::PostParams;
+use kube::config::Kubeconfig;
+use serde_json::{Value, json};
+
+use crate::support::{
+    ControlPlane, Operator, Options, SOON, World, apply, documents, merge_patch, unique, wait_until,
+};
+
+/// Installs the generated roles, and makes a kubeconfig of the service account that has them.
+async fn install_rights(control_plane: &ControlPlane) -> PathBuf {
+    control_plane.ensure_namespace("spiffe-system").await;
+    let admin = control_plane.client().await;
+    for file in [
+        "service_account",
+        "cluster_role",
+        "cluster_role_binding",
+        "role",
+        "role_binding",
+    ] {
+        for object in documents::<Value>(&format!("config/rbac/{file}.yaml")) {
+            apply(&admin, &object).await.unwrap();
+        }
+    }
+    let accounts = Api::<ServiceAccount>::namespaced(admin, "spiffe-system");
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec::default()),
+        ..TokenRequest::default()
+    };
+    let token = accounts
+        .create_token_request("spiffe-operator", &PostParams::default(), &request)
+        .await
+        .unwrap();
+    let mut kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig()).unwrap();
+    for user in &mut kubeconfig.auth_infos {
+        let token = token.status.clone().unwrap().token;
+        user.auth_info = Some(serde_json::from_value(json!({ "token": token })).unwrap());
+    }
+    let path = control_plane.dir().join("operator.kubeconfig");
+    std::fs::write(&path, serde_json::to_string(&kubeconfig).unwrap()).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn the_generated_roles_are_enough_for_all_that_the_operator_does() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let kubeconfig = install_rights(&own).await;
+    let operator = Operator::start_as(&kubeconfig, "spiffe-system", &["--log", "debug"]).await;
+    operator.ready().await;
+    let uid = world
+        .apply_trust_domain(json!({ "bundleConfigMaps": {}, "deletionPolicy": "Delete" }))
+        .await
+        .metadata
+        .uid
+        .unwrap();
+    let id = world.apply_cluster_spiffe_id("web", json!({})).await;
+    world.trust_domain_condition("Ready", "True").await;
+    crate::support::condition::<spiffe_operator::api::ClusterSPIFFEID>(
+        &world.client,
+        &id,
+        "Ready",
+        "True",
+    )
+    .await;
+    apply(
+        &world.client,
+        &json!({
+            "apiVersion": "spire.spiffe.io/v1alpha1",
+            "kind": "ClusterStaticEntry",
+            "metadata": { "name": unique("static") },
+            "spec": {
+                "className": world.class,
+                "spiffeID": format!("spiffe://{}/db", world.trust_domain),
+                "parentID": format!("spiffe://{}/node", world.trust_domain),
+                "selectors": ["unix:uid:1"],
+            },
+        }),
+    )
+    .await
+    .unwrap();
+    world.issue().await;
+    world.event("default", &uid, "CAActivated").await;
+
+    // Copies of the bundle are made, repaired, and taken away where they are not wanted any more.
+    let copies = Api::<ConfigMap>::namespaced(world.client.clone(), &world.namespace);
+    let copy = wait_until("a copy of the bundle", SOON, || async {
+        let copy = copies
+            .get_opt("spiffe-bundle")
+            .await
+            .map_err(|e| e.to_string())?;
+        copy.ok_or_else(|| "none".to_owned())
+    })
+    .await;
+    merge_patch(
+        &copies,
+        "spiffe-bundle",
+        json!({ "data": { "pem": "spoilt" } }),
+    )
+    .await;
+    wait_until("the copy to be repaired", SOON, || async {
+        let found = copies
+            .get("spiffe-bundle")
+            .await
+            .map_err(|e| e.to_string())?;
+        (found.data == copy.data)
+            .then_some(())
+            .ok_or(format!("{:?}", found.data))
+    })
+    .await;
+    let nowhere = json!({ "matchLabels": { "nobody": "has-this" } });
+    world
+        .apply_trust_domain(json!({ "bundleConfigMaps": { "namespaceSelector": nowhere } }))
+        .await;
+    wait_until("the copy to be removed", SOON, || async {
+        let found = copies
+            .get_opt("spiffe-bundle")
+            .await
+            .map_err(|e| e.to_string())?;
+        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
+    })
+    .await;
+
+    operator.signal("TERM");
+    operator.ended(SOON).await;
+    let log = operator.log();
+    let refused: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("forbidden") || line.contains("code: 403"))
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[tokio::test]
+async fn names_outside_the_operators_rights_are_answered_with_the_rule_to_add() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let kubeconfig = install_rights(&own).await;
+    let _operator = Operator::start_as(&kubeconfig, "spiffe-system", &[]).await;
+    let settings = json!({
+        "podCertificates": { "signerName": "example.com/pods" },
+        "bundleConfigMaps": { "name": "trust-roots" },
+    });
+    world.apply_trust_domain(settings).await;
+    world.apply_cluster_spiffe_id("web", json!({})).await;
+    let signer = world
+        .trust_domain_reason("PodCertificates", "SignerNotAllowed")
+        .await;
+    for word in [
+        "resources: [signers]",
+        "resourceNames: [example.com/pods]",
+        "sign",
+        "attest",
+    ] {
+        assert!(signer.message.contains(word), "{}", signer.message);
+    }
+    let bundle = world
+        .trust_domain_reason("BundlePublished", "Refused")
+        .await;
+    assert!(
+        bundle.message.contains("example.com/pods"),
+        "{}",
+        bundle.message
+    );
+    let ready = world.trust_domain_condition("Ready", "False").await;
+    assert!(ready.message.contains("add this rule"), "{}", ready.message);
+
+    add_rule(
+        &world,
+        "signers",
+        &json!({
+            "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+            "resourceNames": ["example.com/pods"], "verbs": ["sign", "attest"],
+        }),
+    )
+    .await;
+    world
+        .trust_domain_condition("PodCertificates", "True")
+        .await;
+    let copies = world
+        .trust_domain_reason("BundlePublished", "ConfigMapsNotWritten")
+        .await;
+    for word in ["resources: [configmaps]", "resourceNames: [trust-roots]"] {
+        assert!(copies.message.contains(word), "{}", copies.message);
+    }
+    add_rule(
+        &world,
+        "copies",
+        &json!({
+            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["trust-roots"],
+            "verbs": rule_verbs(&copies.message),
+        }),
+    )
+    .await;
+    world.trust_domain_condition("Ready", "True").await;
+    let pod = world.pod_of_signer("web", "example.com/pods").await;
+    let (_, request) = world
+        .kubelet
+        .request("example.com/pods", &pod, &world.service_account, &[])
+        .await;
+    let answer = world.kubelet.answer(&request).await;
+    assert_eq!(crate::support::verdict(&answer).type_, "Issued");
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_in_the_status() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let kubeconfig = install_rights(&own).await;
+    let operator = Operator::start_as(&kubeconfig, "spiffe-system", &[]).await;
+    operator.ready().await;
+    operator.leads().await;
+    let roles = Api::<Role>::namespaced(world.client.clone(), "spiffe-system");
+    let role = roles.get("spiffe-operator").await.unwrap();
+    let without_secrets = json!({ "rules": role.rules.unwrap().into_iter().filter(|rule| {
+        rule.resources.iter().flatten().all(|resource| resource != "secrets")
+    }).collect::<Vec<_>>() });
+    merge_patch(&roles, "spiffe-operator", without_secrets).await;
+    world.apply_trust_domain(json!({})).await;
+    let ready = world.trust_domain_reason("Ready", "ReconcileFailed").await;
+    assert_eq!(ready.status, "Unknown");
+    assert!(ready.message.contains("forbidden"), "{}", ready.message);
+    let errors =
+        "spiffe_operator_reconcile_errors_total{kind=\"TrustDomain\",reason=\"Authority\"}";
+    assert!(operator.metric(errors).await.unwrap() >= 1.0);
+
+    install_rights(&own).await;
+    world.trust_domain_condition("Ready", "True").await;
+}
+
+/// The verbs that a message says to add.
+fn rule_verbs(message: &str) -> Vec<&str> {
+    let verbs = message.split_once("verbs: [").unwrap().1;
+    verbs.split_once(']').unwrap().0.split(", ").collect()
+}
+
+/// Gives the operator one more rule, in a ClusterRole of its own.
+async fn add_rule(world: &World, name: &str, rule: &Value) {
+    let cluster_role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": { "name": name },
+        "rules": [rule],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
+        "subjects": [{
+            "kind": "ServiceAccount", "name": "spiffe-operator", "namespace": "spiffe-system",
+        }],
+    });
+    apply(&world.client, &cluster_role).await.unwrap();
+    apply(&world.client, &binding).await.unwrap();
+}
