@@ -219,15 +219,20 @@ pub(super) fn https_url(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Countries of a subject.
+/// The country of a subject.
 pub(super) fn countries(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "type": "string", "pattern": "^[A-Za-z]{2}$" } })
+    json_schema!({
+        "type": "array",
+        "maxItems": 1,
+        "items": { "type": "string", "pattern": "^[A-Za-z]{2}$" },
+    })
 }
 
-/// Organizations of a subject, each as long as X.520 allows.
+/// The organization of a subject, as long as X.520 allows.
 pub(super) fn organizations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
+        "maxItems": 1,
         "items": { "type": "string", "minLength": 1, "maxLength": 64 },
     })
 }

@@ -163,11 +163,11 @@ pub enum CaKeyType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CaSubject {
-    /// Countries (C), each of two letters.
+    /// Country (C) of two letters; at most one.
     #[serde(default = "default_subject_country")]
     #[schemars(schema_with = "schema::countries")]
     pub country: Vec<String>,
-    /// Organizations (O), each of at most 64 characters.
+    /// Organization (O) of at most 64 characters; at most one.
     #[serde(default = "default_subject_organization")]
     #[schemars(schema_with = "schema::organizations")]
     pub organization: Vec<String>,

@@ -1,18 +1,21 @@
 //! A CA that signs: its certificate, the chain above it and its key.
 //!
 //! Invariants: the key is the certificate's; the chain leads, link by link, from the certificate to
-//! the root; nothing that it signs outlives it. Where a CA comes from: [`CertificateAuthority::self_signed`]
-//! here, and an imported one in [`super::import`].
+//! the root; nothing that it signs outlives it, and the issuer's name in that is the CA's subject,
+//! byte for byte. Where a CA comes from: [`CertificateAuthority::self_signed`] here, and an imported
+//! one in [`super::import`].
 
 use jiff::Timestamp;
+use rcgen::Issuer;
 use rustls_pki_types::CertificateDer;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{KeyError, PrivateKey};
 use crate::{
     api::CaSubject,
     spiffe::{
         CaCertificate, CaCertificateError, CaProfile, PublicKey, RandomnessError, SerialNumber,
-        SpiffeId, TrustDomainName, VerifyError, X509SvidProfile, certificate, check_x509_svid, pem,
+        SpiffeId, TrustDomainName, VerifyError, X509SvidProfile, id_of, pem,
     },
 };
 
@@ -23,7 +26,7 @@ const MAX_DNS_NAME_LENGTH: usize = 253;
 #[derive(Debug)]
 pub struct CertificateAuthority {
     certificates: CaCertificates,
-    key: PrivateKey,
+    issuer: Issuer<'static, PrivateKey>,
 }
 
 /// The certificates of a CA.
@@ -123,29 +126,36 @@ impl CertificateAuthority {
         not_before: Timestamp,
         not_after: Timestamp,
     ) -> Result<Self, SignError> {
-        let to_be_signed = CaProfile {
+        let root = CaProfile {
             trust_domain,
-            country: &subject.country,
-            organization: &subject.organization,
+            country: at_most_one("country", &subject.country)?,
+            organization: at_most_one("organization", &subject.organization)?,
             common_name: subject.common_name.as_deref(),
             public_key: key.public_key(),
             serial: SerialNumber::random()?,
             not_before,
             not_after,
         }
-        .to_be_signed(key.algorithm());
-        let root = certificate::signed(&to_be_signed, key.algorithm(), &key.sign(&to_be_signed)?);
+        .params()?
+        .self_signed(&key)?;
+        let root = CertificateDer::from(root);
         let certificate =
             CaCertificate::parse(root.clone()).map_err(|source| SignError::Profile { source })?;
-        Ok(Self::new(
-            CaCertificates::new(certificate, Vec::new(), root),
-            key,
-        ))
+        Self::new(CaCertificates::new(certificate, Vec::new(), root), key)
+            .map_err(|source| SignError::Subject { source })
     }
 
     /// `key` is that of the certificate.
-    pub(super) fn new(certificates: CaCertificates, key: PrivateKey) -> Self {
-        Self { certificates, key }
+    ///
+    /// # Errors
+    /// When the certificate's subject cannot be an issuer's name. Some of those show only when
+    /// something is signed, which then fails.
+    pub(super) fn new(certificates: CaCertificates, key: PrivateKey) -> Result<Self, SubjectError> {
+        let issuer = issuer(&certificates.certificate, key)?;
+        Ok(Self {
+            certificates,
+            issuer,
+        })
     }
 
     /// Its certificates.
@@ -157,7 +167,7 @@ impl CertificateAuthority {
     /// Its key, for the one Secret that keeps it.
     #[must_use]
     pub fn key(&self) -> &PrivateKey {
-        &self.key
+        self.issuer.key()
     }
 
     /// End of its validity, and so of everything that it signs.
@@ -183,8 +193,7 @@ impl CertificateAuthority {
             });
         }
         let serial = SerialNumber::random()?;
-        let algorithm = self.key.algorithm();
-        let to_be_signed = X509SvidProfile {
+        let leaf = X509SvidProfile {
             id: request.id,
             dns_names: request.dns_names,
             public_key: request.public_key,
@@ -192,9 +201,10 @@ impl CertificateAuthority {
             not_before,
             not_after,
         }
-        .to_be_signed(issuer.subject(), issuer.key_id(), algorithm);
-        let leaf = certificate::signed(&to_be_signed, algorithm, &self.key.sign(&to_be_signed)?);
-        check_leaf(&leaf, request.id)?;
+        .params()?
+        .signed_by(request.public_key, &self.issuer)?;
+        let leaf = CertificateDer::from(leaf);
+        check_leaf(&leaf, request.id, issuer)?;
         Ok(SignedSvid {
             chain: std::iter::once(leaf)
                 .chain(self.certificates.below_root().cloned())
@@ -211,6 +221,12 @@ impl CertificateAuthority {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
+    /// No certificate can say what was asked for.
+    #[error("the certificate cannot be written: {source}")]
+    Certificate {
+        /// Why.
+        source: rcgen::Error,
+    },
     /// A DNS name that cannot be in a certificate.
     #[error("{name:?} cannot be in a certificate; a DNS name is ASCII of at most 253 characters")]
     DnsName {
@@ -255,11 +271,43 @@ pub enum SignError {
         /// Why.
         source: RandomnessError,
     },
+    /// Several values where the subject of a CA can have one.
+    #[error("the subject of a CA has one {attribute} at most, and not {count}")]
+    SeveralValues {
+        /// The attribute.
+        attribute: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// The name of the issuer cannot be its subject.
+    #[error(transparent)]
+    Subject {
+        /// Why.
+        source: SubjectError,
+    },
 }
 
-impl From<KeyError> for SignError {
-    fn from(source: KeyError) -> Self {
-        Self::Key { source }
+/// The subject of a CA that `rcgen` does not write as the CA's certificate has it. Nothing under
+/// that CA would verify, since names are compared by their bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the CA's subject {subject} cannot be copied into certificates; reissue the CA with a subject \
+     that has no attribute twice, one attribute in each RDN and plain text, such as \
+     \"O=Example, CN=Example CA\""
+)]
+pub struct SubjectError {
+    /// The subject, for people.
+    pub subject: String,
+}
+
+impl From<rcgen::Error> for SignError {
+    fn from(source: rcgen::Error) -> Self {
+        match source {
+            rcgen::Error::RemoteKeyError => Self::Key {
+                source: KeyError::Sign,
+            },
+            source => Self::Certificate { source },
+        }
     }
 }
 
@@ -283,9 +331,46 @@ fn check_names(request: &SvidRequest<'_>) -> Result<(), SignError> {
     }
 }
 
-/// What SPIRE checks of each certificate before it leaves the server.
-fn check_leaf(leaf: &CertificateDer<'_>, id: &SpiffeId) -> Result<(), SignError> {
-    match check_x509_svid(leaf) {
+/// The CA as `rcgen` knows it: its name and key identifier, read once.
+fn issuer(
+    certificate: &CaCertificate,
+    key: PrivateKey,
+) -> Result<Issuer<'static, PrivateKey>, SubjectError> {
+    let unsupported = || SubjectError {
+        subject: certificate.subject_for_people(),
+    };
+    // rcgen reads the first two arcs of an OID out of its first byte, and panics when it writes
+    // what came of one where they take more.
+    let has_two_arcs = |oid: &[u8]| matches!(oid, [first, _, ..] if *first < 120);
+    let writable = X509Certificate::from_der(certificate.der()).is_ok_and(|(_, parsed)| {
+        let mut attributes = parsed.subject().iter_attributes();
+        attributes.all(|attribute| has_two_arcs(attribute.attr_type().as_bytes()))
+    });
+    if !writable {
+        return Err(unsupported());
+    }
+    Issuer::from_ca_cert_der(certificate.der(), key).map_err(|_| unsupported())
+}
+
+/// What SPIRE checks of each certificate before it leaves the server, and that `issuer` is in it
+/// by its name.
+fn check_leaf(
+    leaf: &CertificateDer<'_>,
+    id: &SpiffeId,
+    issuer: &CaCertificate,
+) -> Result<(), SignError> {
+    let Ok(([], parsed)) = X509Certificate::from_der(leaf) else {
+        return Err(SignError::Leaf {
+            source: VerifyError::Malformed,
+        });
+    };
+    if parsed.issuer().as_raw() != issuer.subject() {
+        let subject = issuer.subject_for_people();
+        return Err(SignError::Subject {
+            source: SubjectError { subject },
+        });
+    }
+    match id_of(&parsed) {
         Ok(found) if found == *id => Ok(()),
         Ok(found) => Err(SignError::Leaf {
             source: VerifyError::Uri {
@@ -296,14 +381,29 @@ fn check_leaf(leaf: &CertificateDer<'_>, id: &SpiffeId) -> Result<(), SignError>
     }
 }
 
+fn at_most_one<'a>(
+    attribute: &'static str,
+    values: &'a [String],
+) -> Result<Option<&'a str>, SignError> {
+    match values {
+        [] => Ok(None),
+        [value] => Ok(Some(value)),
+        several => Err(SignError::SeveralValues {
+            attribute,
+            count: several.len(),
+        }),
+    }
+}
+
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use jiff::SignedDuration;
-    use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
     use super::*;
     use crate::{
@@ -384,8 +484,25 @@ mod tests {
             signed.serial.to_string()
         );
         assert!(leaf.raw_serial().len() <= 17);
-        let critical: Vec<_> = leaf.extensions().iter().map(|e| e.critical).collect();
-        assert_eq!(critical, [true, false, true, false, false, false]);
+        let extensions: BTreeMap<_, _> = leaf
+            .extensions()
+            .iter()
+            .map(|extension| (extension.oid.to_id_string(), extension.critical))
+            .collect();
+        let expected = [
+            ("2.5.29.14", false),
+            ("2.5.29.15", true),
+            ("2.5.29.17", false),
+            ("2.5.29.19", true),
+            ("2.5.29.35", false),
+            ("2.5.29.37", false),
+        ];
+        assert_eq!(
+            extensions,
+            expected
+                .map(|(id, critical)| (id.to_owned(), critical))
+                .into()
+        );
         let usage = leaf.key_usage().unwrap().unwrap().value;
         assert_eq!(
             usage.to_string(),
@@ -411,7 +528,7 @@ mod tests {
     #[test]
     fn a_root_says_what_the_profile_wants() {
         let subject = CaSubject {
-            country: vec!["US".into(), "CH".into()],
+            country: vec!["CH".into()],
             organization: vec!["SPIFFE".into()],
             common_name: Some("Zürich".into()),
         };
@@ -420,7 +537,7 @@ mod tests {
         let serial = root.tbs_certificate.serial.to_string();
         assert_eq!(
             root.subject().to_string(),
-            format!("C=CH + C=US, O=SPIFFE, CN=Zürich, serialNumber={serial}")
+            format!("C=CH, O=SPIFFE, CN=Zürich, serialNumber={serial}")
         );
         assert_eq!(root.subject().as_raw(), root.issuer().as_raw());
         let basic = root.basic_constraints().unwrap().unwrap();
@@ -440,6 +557,44 @@ mod tests {
         let signed = sign(&ca, &id(), &[], hours(1)).unwrap();
         let bundle = Bundle::new(trust_domain(), [ca.certificates().root().clone()], 1).unwrap();
         assert_eq!(verify_x509_svid(&signed.chain, &bundle, now()), Ok(id()));
+    }
+
+    #[test]
+    fn a_root_has_one_value_an_attribute_at_most() {
+        let several = |country: &[&str], organization: &[&str]| {
+            let subject = CaSubject {
+                country: country.iter().map(ToString::to_string).collect(),
+                organization: organization.iter().map(ToString::to_string).collect(),
+                common_name: None,
+            };
+            let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+            CertificateAuthority::self_signed(&trust_domain(), &subject, key, now(), hours(1))
+                .map(|ca| ca.certificates().certificate().subject_for_people())
+        };
+        let refused = |attribute| {
+            Err(SignError::SeveralValues {
+                attribute,
+                count: 2,
+            })
+        };
+        assert!(several(&[], &[]).unwrap().starts_with("serialNumber="));
+        assert_eq!(several(&["US", "CH"], &[]), refused("country"));
+        assert_eq!(several(&[], &["A", "B"]), refused("organization"));
+    }
+
+    #[test]
+    fn dns_names_may_be_of_any_ascii() {
+        let names = ["A_b.example.org".to_owned(), "*.x@y".to_owned()];
+        let signed = sign(&usual(), &id(), &names, hours(1)).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
+        assert_eq!(
+            leaf.subject().to_string(),
+            "C=US, O=SPIRE, CN=A_b.example.org"
+        );
+        let san = leaf.subject_alternative_name().unwrap().unwrap();
+        let found = san.value.general_names.iter().map(ToString::to_string);
+        let expected = ["DNSName(A_b.example.org)", "DNSName(*.x@y)"];
+        assert!(found.take(2).eq(expected));
     }
 
     #[test]
@@ -499,6 +654,6 @@ mod tests {
         let debug = format!("{ca:?}");
         let pem = ca.key().to_pem();
         let secret = pem.lines().nth(1).unwrap();
-        assert!(!debug.contains(secret) && debug.contains("PrivateKey("));
+        assert!(!debug.contains(secret) && debug.contains("[elided]"));
     }
 }

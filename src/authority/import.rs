@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 
-use super::{CaCertificates, CertificateAuthority, KeyError, PrivateKey, SignError, SvidRequest};
+use super::{
+    CaCertificates, CertificateAuthority, KeyError, PrivateKey, SignError, SubjectError,
+    SvidRequest,
+};
 use crate::spiffe::{
     Bundle, BundleError, CaCertificate, CaCertificateError, PemError, SpiffeId, TrustDomainName,
     VerifyError, pem, verify_x509_svid,
@@ -50,7 +53,8 @@ impl CertificateAuthority {
             .pop()
             .map_or_else(|| certificate.der().clone(), |root| root.der().clone());
         let intermediates = chain.iter().map(|ca| ca.der().clone()).collect();
-        let ca = Self::new(CaCertificates::new(certificate, intermediates, root), key);
+        let ca = Self::new(CaCertificates::new(certificate, intermediates, root), key)
+            .map_err(|source| ImportError::Subject { source })?;
         check_by_signing(&ca, trust_domain, now)?;
         Ok(ca)
     }
@@ -125,6 +129,12 @@ pub enum ImportError {
         /// Why.
         source: SignError,
     },
+    /// The CA's subject cannot be the issuer's name in what it signs.
+    #[error("tls.crt: {source}")]
+    Subject {
+        /// Why.
+        source: SubjectError,
+    },
     /// What the CA signs does not verify, for instance because of name constraints.
     #[error("X.509-SVIDs by this CA would not verify: {source}; does it have name constraints?")]
     Verify {
@@ -155,6 +165,7 @@ impl ImportError {
             Self::MissingEntry { .. } => "SecretIncomplete",
             Self::Pem { .. } | Self::Root { .. } => "InvalidCertificate",
             Self::Sign { .. } => "SigningFailed",
+            Self::Subject { .. } => "UnsupportedSubject",
         }
     }
 }
@@ -256,7 +267,10 @@ fn check_by_signing(
                 .saturating_add(SignedDuration::from_secs(1))
                 .unwrap_or(now),
         })
-        .map_err(|source| ImportError::Sign { source })?;
+        .map_err(|error| match error {
+            SignError::Subject { source } => ImportError::Subject { source },
+            source => ImportError::Sign { source },
+        })?;
     let bundle = Bundle::new(trust_domain.clone(), [ca.certificates().root().clone()], 0)
         .map_err(|source| ImportError::Root { source })?;
     match verify_x509_svid(&signed.chain, &bundle, now) {
@@ -268,6 +282,9 @@ fn check_by_signing(
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, GeneralSubtree, IsCa, NameConstraints};
+    use x509_parser::{
+        certificate::X509Certificate, extensions::ParsedExtension, prelude::FromDer,
+    };
 
     use super::*;
     use crate::{
@@ -310,6 +327,15 @@ mod tests {
             })
             .unwrap();
         assert_eq!(signed.chain.len(), length);
+        let (_, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
+        let authority_key_id = leaf.iter_extensions().find_map(|extension| {
+            let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() else {
+                return None;
+            };
+            id.key_identifier.as_ref().map(|id| id.0)
+        });
+        let key_id = ca.certificates().certificate().key_id();
+        assert_eq!(authority_key_id, Some(key_id.as_bytes()));
         let roots = [ca.certificates().root().clone()];
         let bundle = Bundle::new(trust_domain(), roots, 1).unwrap();
         assert_eq!(verify_x509_svid(&signed.chain, &bundle, now()), Ok(id));
@@ -341,8 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_names_of_any_form() {
-        // Several attributes in one RDN, of several string types, as OpenSSL and Go write them.
+    fn takes_names_of_several_string_types() {
         let mut params = ca_params("root");
         let dn = &mut params.distinguished_name;
         dn.push(
@@ -356,6 +381,43 @@ mod tests {
         let top = root(params);
         let ca = issued_by(&top, ca_params("Zürich"));
         assert_signs(&import(&secret(&[&ca], ca.key(), &[&top])).unwrap(), 2);
+    }
+
+    #[test]
+    fn takes_a_ca_without_a_key_identifier() {
+        let mut params = ca_params("root");
+        params.is_ca = IsCa::NoCa;
+        let ca_true = vec![0x30, 3, 1, 1, 0xff];
+        let constraints = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 19], ca_true);
+        params.custom_extensions = vec![constraints];
+        params.use_authority_key_identifier_extension = false;
+        let ca = import(&only(&root(params))).unwrap();
+        assert_signs(&ca, 1);
+        assert_eq!(
+            ca.certificates().certificate().key_id().as_bytes().len(),
+            20
+        );
+    }
+
+    #[test]
+    fn refuses_subjects_that_cannot_be_copied() {
+        let value = |text: &str| rcgen::DnValue::Utf8String(text.to_owned());
+        for (attribute, shown) in [
+            // The common name again, under its number.
+            (vec![2, 5, 4, 3], "CN=root, CN=other"),
+            // An arc that does not fit into one byte with the first.
+            (vec![2, 999, 1], "CN=root, OID(3.16.55.1)=other"),
+        ] {
+            let mut params = ca_params("root");
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CustomDnType(attribute), value("other"));
+            let (found, reason) = error(&only(&root(params)));
+            let subject = shown.to_owned();
+            let source = SubjectError { subject };
+            assert_eq!(found, ImportError::Subject { source });
+            assert_eq!(reason, "UnsupportedSubject");
+        }
     }
 
     #[test]

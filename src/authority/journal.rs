@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     AuthorityError, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority,
-    KeyError, Ledger, PrivateKey, Record, Step,
+    KeyError, Ledger, PrivateKey, Record, Step, SubjectError,
     journal_document::{Document, Entry, Times, record},
 };
 use crate::{
@@ -333,6 +333,14 @@ pub enum JournalError {
         /// The state.
         state: AuthorityState,
     },
+    /// A CA that cannot sign because of its subject.
+    #[error("the authority {id} cannot sign: {source}")]
+    Subject {
+        /// The authority.
+        id: KeyId,
+        /// Why.
+        source: SubjectError,
+    },
     /// Written by a newer operator.
     #[error("{DOCUMENT} has version {version}; this operator knows version {VERSION}")]
     Version {
@@ -370,7 +378,8 @@ fn read_material(
     if key.public_key() != certificates.certificate().public_key() {
         return Err(JournalError::KeyMismatch { id: id() });
     }
-    let ca = CertificateAuthority::new(certificates, key);
+    let ca = CertificateAuthority::new(certificates, key)
+        .map_err(|source| JournalError::Subject { id: id(), source })?;
     Ok(Material::Signing(Arc::new(ca)))
 }
 

@@ -15,6 +15,7 @@ use aws_lc_rs::{
         RSA_PKCS1_SHA256, RsaKeyPair,
     },
 };
+use rcgen::{PublicKeyData, SigningKey};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use zeroize::Zeroizing;
 
@@ -22,31 +23,20 @@ use crate::{
     api::CaKeyType,
     spiffe::{
         PublicKey,
-        certificate::SignatureAlgorithm,
         pem::{encode, without_byte_order_mark},
     },
 };
 
-const CURVES: [(&EcdsaSigningAlgorithm, SignatureAlgorithm); 3] = [
-    (
-        &ECDSA_P256_SHA256_ASN1_SIGNING,
-        SignatureAlgorithm::EcdsaSha256,
-    ),
-    (
-        &ECDSA_P384_SHA384_ASN1_SIGNING,
-        SignatureAlgorithm::EcdsaSha384,
-    ),
-    (
-        &ECDSA_P521_SHA512_ASN1_SIGNING,
-        SignatureAlgorithm::EcdsaSha512,
-    ),
+const CURVES: [&EcdsaSigningAlgorithm; 3] = [
+    &ECDSA_P256_SHA256_ASN1_SIGNING,
+    &ECDSA_P384_SHA384_ASN1_SIGNING,
+    &ECDSA_P521_SHA512_ASN1_SIGNING,
 ];
 
 /// A private key, ready to sign.
 pub struct PrivateKey {
     pkcs8: Zeroizing<Vec<u8>>,
     pair: KeyPair,
-    algorithm: SignatureAlgorithm,
     public_key: PublicKey,
 }
 
@@ -61,15 +51,15 @@ impl PrivateKey {
     /// # Errors
     /// When that fails.
     pub fn generate(key_type: CaKeyType) -> Result<Self, KeyError> {
-        let ecdsa = |(curve, algorithm)| {
+        let ecdsa = |curve| {
             EcdsaKeyPair::generate(curve)
                 .map_err(|_| KeyError::Generate)
-                .and_then(|pair| Self::new(KeyPair::Ecdsa(pair), algorithm))
+                .and_then(|pair| Self::new(KeyPair::Ecdsa(pair)))
         };
         let rsa = |size| {
             RsaKeyPair::generate(size)
                 .map_err(|_| KeyError::Generate)
-                .and_then(|pair| Self::new(KeyPair::Rsa(pair), SignatureAlgorithm::RsaSha256))
+                .and_then(|pair| Self::new(KeyPair::Rsa(pair)))
         };
         let [p256, p384, _] = CURVES;
         match key_type {
@@ -108,24 +98,23 @@ impl PrivateKey {
 
     /// Reads a private key in the DER of PKCS #8, SEC 1 or PKCS #1.
     fn from_der(der: &[u8]) -> Result<Self, KeyError> {
-        for (curve, algorithm) in CURVES {
+        for curve in CURVES {
             if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, der) {
-                return Self::new(KeyPair::Ecdsa(pair), algorithm);
+                return Self::new(KeyPair::Ecdsa(pair));
             }
         }
         RsaKeyPair::from_pkcs8(der)
             .or_else(|_| RsaKeyPair::from_der(der))
             .map_err(|_| KeyError::Unsupported)
-            .and_then(|pair| Self::new(KeyPair::Rsa(pair), SignatureAlgorithm::RsaSha256))
+            .and_then(|pair| Self::new(KeyPair::Rsa(pair)))
     }
 
-    fn new(pair: KeyPair, algorithm: SignatureAlgorithm) -> Result<Self, KeyError> {
+    fn new(pair: KeyPair) -> Result<Self, KeyError> {
         let pkcs8 = Zeroizing::new(pair.pkcs8().map_err(|_| KeyError::Unsupported)?);
         let spki = pair.spki().map_err(|_| KeyError::Unsupported)?;
         Ok(Self {
             pkcs8,
             pair,
-            algorithm,
             public_key: PublicKey::from_spki(&spki).map_err(|_| KeyError::Unsupported)?,
         })
     }
@@ -141,13 +130,20 @@ impl PrivateKey {
     pub fn to_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(encode("PRIVATE KEY", &self.pkcs8))
     }
+}
 
-    pub(super) fn algorithm(&self) -> SignatureAlgorithm {
-        self.algorithm
+impl PublicKeyData for PrivateKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.public_key.der_bytes()
     }
 
-    /// Signs by [`Self::algorithm`].
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        self.public_key.algorithm()
+    }
+}
+
+impl SigningKey for PrivateKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         let random = SystemRandom::new();
         match &self.pair {
             KeyPair::Ecdsa(pair) => pair
@@ -159,7 +155,7 @@ impl PrivateKey {
                     .map(|()| signature)
             }
         }
-        .map_err(|_| KeyError::Sign)
+        .map_err(|_| rcgen::Error::RemoteKeyError)
     }
 }
 
@@ -261,8 +257,6 @@ mod tests {
             assert_eq!(again.public_key(), key.public_key());
             assert_eq!(again.public_key().kind(), kind);
             assert_eq!(again.pkcs8, key.pkcs8);
-            let algorithm = again.algorithm();
-            assert_eq!(algorithm, key.algorithm());
         }
     }
 

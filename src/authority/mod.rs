@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 pub use advance::{Advance, AdvanceError, AuthoritySettings, advance};
 pub use certificate_authority::{
-    CaCertificates, CertificateAuthority, SignError, SignedSvid, SvidRequest,
+    CaCertificates, CertificateAuthority, SignError, SignedSvid, SubjectError, SvidRequest,
 };
 pub use import::ImportError;
 pub use journal::{DOCUMENT, Journal, JournalError};

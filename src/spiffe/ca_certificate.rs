@@ -2,6 +2,7 @@
 //! that signs for a trust domain (X509-SVID §4 and §5, SPIRE's `credvalidator`).
 
 use jiff::Timestamp;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyUsagePurpose, SanType};
 use rustls_pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate,
@@ -11,21 +12,21 @@ use x509_parser::{
 
 use super::{
     Fingerprint, KeyId, PublicKey, SerialNumber, TrustDomainName,
-    certificate::{
-        COMMON_NAME, COUNTRY, ORGANIZATION, Purpose, SERIAL_NUMBER, SignatureAlgorithm, ToBeSigned,
-        name,
-    },
+    certificate::{name, params},
 };
+
+/// `serialNumber` (X.520 §6.2.9).
+const SERIAL_NUMBER: &[u64] = &[2, 5, 4, 5];
 
 /// What a self-signed CA certificate says.
 #[derive(Clone, Copy, Debug)]
 pub struct CaProfile<'a> {
     /// The trust domain; its ID is the only alternative name.
     pub trust_domain: &'a TrustDomainName,
-    /// Countries in the subject.
-    pub country: &'a [String],
-    /// Organizations in the subject.
-    pub organization: &'a [String],
+    /// Country in the subject.
+    pub country: Option<&'a str>,
+    /// Organization in the subject.
+    pub organization: Option<&'a str>,
     /// Common name in the subject.
     pub common_name: Option<&'a str>,
     /// The CA's key.
@@ -40,29 +41,26 @@ pub struct CaProfile<'a> {
 }
 
 impl CaProfile<'_> {
-    /// The bytes that the CA's own key signs.
-    pub(crate) fn to_be_signed(self, algorithm: SignatureAlgorithm) -> Vec<u8> {
+    /// What the CA's own key signs.
+    pub(crate) fn params(self) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = params(
+            self.serial,
+            self.not_before,
+            self.not_after,
+            self.public_key,
+        )?;
         let serial = self.serial.to_string();
-        let subject = name(&[
-            (COUNTRY, &*strings(self.country)),
-            (ORGANIZATION, &*strings(self.organization)),
-            (COMMON_NAME, self.common_name.as_slice()),
-            (SERIAL_NUMBER, &[&*serial]),
+        params.distinguished_name = name([
+            (DnType::CountryName, self.country),
+            (DnType::OrganizationName, self.organization),
+            (DnType::CommonName, self.common_name),
+            (DnType::from_oid(SERIAL_NUMBER), Some(&serial)),
         ]);
-        ToBeSigned {
-            serial: self.serial,
-            algorithm,
-            issuer: &subject,
-            not_before: self.not_before,
-            not_after: self.not_after,
-            subject: &subject,
-            public_key: self.public_key,
-            purpose: Purpose::Ca,
-            authority_key_id: None,
-            uri: &self.trust_domain.id(),
-            dns_names: &[],
-        }
-        .to_der()
+        let uri = self.trust_domain.id().try_into()?;
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Ok(params)
     }
 }
 
@@ -112,7 +110,9 @@ impl CaCertificate {
             fingerprint: Fingerprint::of(&der),
             subject: parsed.subject().as_raw().to_vec(),
             issuer: parsed.issuer().as_raw().to_vec(),
-            key_id: subject_key_id(&parsed).unwrap_or_else(|| public_key.key_id()),
+            // In place of a missing one what rcgen names the issuer by.
+            key_id: subject_key_id(&parsed)
+                .unwrap_or_else(|| KeyId(CertificateParams::default().key_identifier(&public_key))),
             public_key,
             not_before: time(validity.not_before.timestamp())?,
             not_after: time(validity.not_after.timestamp())?,
@@ -193,7 +193,8 @@ impl CaCertificate {
         &self.subject
     }
 
-    /// Its subject key identifier, or the one its key would have where it has none.
+    /// Its subject key identifier, which what it signs has as that of its authority; where it has
+    /// none, one of RFC 7093 §2.
     #[must_use]
     pub fn key_id(&self) -> &KeyId {
         &self.key_id
@@ -228,6 +229,15 @@ impl CaCertificate {
     pub fn issuer_for_people(&self) -> String {
         X509Certificate::from_der(&self.der)
             .map_or_else(|_| String::new(), |(_, parsed)| parsed.issuer().to_string())
+    }
+
+    /// The subject's name for people.
+    #[must_use]
+    pub fn subject_for_people(&self) -> String {
+        X509Certificate::from_der(&self.der).map_or_else(
+            |_| String::new(),
+            |(_, parsed)| parsed.subject().to_string(),
+        )
     }
 }
 
@@ -273,10 +283,6 @@ pub enum CaCertificateError {
         /// What is wrong with it.
         message: String,
     },
-}
-
-fn strings(values: &[String]) -> Vec<&str> {
-    values.iter().map(String::as_str).collect()
 }
 
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<KeyId> {

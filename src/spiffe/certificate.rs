@@ -1,43 +1,17 @@
-//! The parts that every certificate has (RFC 5280 §4.1), written as bytes to be signed. What goes
-//! into them is for the profiles: [`super::X509SvidProfile`] and [`super::CaProfile`].
+//! What every certificate has (RFC 5280 §4.1), in the terms of `rcgen`, which writes them. What else
+//! is in them is for the profiles: [`super::X509SvidProfile`] and [`super::CaProfile`].
 
 use aws_lc_rs::{
     digest,
     rand::{SecureRandom, SystemRandom},
 };
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, DnValue, KeyIdMethod, string::PrintableString,
+};
+use time::OffsetDateTime;
 
-use super::{KeyId, PublicKey, der};
-use crate::spiffe::der::Der;
-
-/// Room for a leaf with a P-256 key, so that writing one allocates once.
-const USUAL_LENGTH: usize = 768;
-const VERSION_3: &[u8] = &[0xa0, 0x03, 0x02, 0x01, 0x02];
-const EXTENSIONS: u8 = 0xa3;
-const KEY_IDENTIFIER: u8 = 0x80;
-const DNS_NAME: u8 = 0x82;
-const URI: u8 = 0x86;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const TRUE: &[u8] = &[0xff];
-/// Extensions, under 2.5.29.
-const KEY_USAGE: u8 = 15;
-const EXTENDED_KEY_USAGE: u8 = 37;
-const BASIC_CONSTRAINTS: u8 = 19;
-const SUBJECT_KEY_IDENTIFIER: u8 = 14;
-const AUTHORITY_KEY_IDENTIFIER: u8 = 35;
-const SUBJECT_ALTERNATIVE_NAME: u8 = 17;
-/// `serverAuth` and `clientAuth` (RFC 5280 §4.2.1.12).
-const SERVER_AND_CLIENT: &[u8] = &[
-    0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05,
-    0x05, 0x07, 0x03, 0x02,
-];
-
-/// Attributes of names, under 2.5.4.
-pub(crate) const COMMON_NAME: u8 = 3;
-pub(crate) const SERIAL_NUMBER: u8 = 5;
-pub(crate) const COUNTRY: u8 = 6;
-pub(crate) const ORGANIZATION: u8 = 10;
+use super::PublicKey;
 
 /// The serial number of a certificate: 128 random bits, never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,152 +43,35 @@ impl std::fmt::Display for SerialNumber {
 #[error("the operating system gave no random numbers")]
 pub struct RandomnessError;
 
-/// How a certificate is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SignatureAlgorithm {
-    EcdsaSha256,
-    EcdsaSha384,
-    EcdsaSha512,
-    RsaSha256,
+/// A certificate for `public_key`, still without subject, names and purpose.
+pub(crate) fn params(
+    serial: SerialNumber,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    public_key: &PublicKey,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(serial.0.to_be_bytes().to_vec().into());
+    params.not_before = whole_seconds(not_before)?;
+    params.not_after = whole_seconds(not_after)?;
+    params.key_identifier_method = KeyIdMethod::PreSpecified(public_key.key_id().0);
+    Ok(params)
 }
 
-impl SignatureAlgorithm {
-    /// The `AlgorithmIdentifier` (RFC 5758 §3.2, RFC 4055 §5).
-    fn identifier(self) -> &'static [u8] {
-        match self {
-            Self::EcdsaSha256 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
-            Self::EcdsaSha384 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03",
-            Self::EcdsaSha512 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x04",
-            Self::RsaSha256 => b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00",
+/// A name of one RDN an attribute; those without a value are left out. Values are printable strings
+/// where they can be, as Go writes them.
+pub(crate) fn name<const N: usize>(attributes: [(DnType, Option<&str>); N]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    for (attribute, value) in attributes {
+        if let Some(value) = value {
+            let value = PrintableString::try_from(value).map_or_else(
+                |_| DnValue::Utf8String(value.to_owned()),
+                DnValue::PrintableString,
+            );
+            name.push(attribute, value);
         }
     }
-}
-
-/// What a certificate is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Signs certificates: basic constraints without a path length, `keyCertSign` and `cRLSign`.
-    Ca,
-    /// Server and client: `digitalSignature`, `keyEncipherment`, `keyAgreement`.
-    Leaf,
-}
-
-/// A certificate but for its signature.
-pub(crate) struct ToBeSigned<'a> {
-    pub(crate) serial: SerialNumber,
-    pub(crate) algorithm: SignatureAlgorithm,
-    /// The issuer's name in DER.
-    pub(crate) issuer: &'a [u8],
-    pub(crate) not_before: Timestamp,
-    pub(crate) not_after: Timestamp,
-    /// The subject's name in DER.
-    pub(crate) subject: &'a [u8],
-    pub(crate) public_key: &'a PublicKey,
-    pub(crate) purpose: Purpose,
-    /// None for a root.
-    pub(crate) authority_key_id: Option<&'a KeyId>,
-    pub(crate) uri: &'a str,
-    pub(crate) dns_names: &'a [String],
-}
-
-impl ToBeSigned<'_> {
-    /// The `TBSCertificate`.
-    pub(crate) fn to_der(&self) -> Vec<u8> {
-        let mut der = Der::with_capacity(USUAL_LENGTH);
-        der.nested(der::SEQUENCE, |der| {
-            der.raw(VERSION_3);
-            der.unsigned_integer(&self.serial.0.to_be_bytes());
-            der.raw(self.algorithm.identifier());
-            der.raw(self.issuer);
-            der.nested(der::SEQUENCE, |der| {
-                der.time(self.not_before);
-                der.time(self.not_after);
-            });
-            der.raw(self.subject);
-            der.raw(self.public_key.spki());
-            der.nested(EXTENSIONS, |der| {
-                der.nested(der::SEQUENCE, |der| self.extensions(der));
-            });
-        });
-        der.into_bytes()
-    }
-
-    /// In the order in which Go writes them.
-    fn extensions(&self, der: &mut Der) {
-        let (key_usage, basic_constraints): (&[u8], &[u8]) = match self.purpose {
-            Purpose::Ca => (&[0x01, 0x06], &[0x01, 0x01, 0xff]),
-            Purpose::Leaf => (&[0x03, 0xa8], &[]),
-        };
-        extension(der, KEY_USAGE, true, |der| {
-            der.primitive(der::BIT_STRING, key_usage);
-        });
-        if self.purpose == Purpose::Leaf {
-            extension(der, EXTENDED_KEY_USAGE, false, |der| {
-                der.primitive(der::SEQUENCE, SERVER_AND_CLIENT);
-            });
-        }
-        extension(der, BASIC_CONSTRAINTS, true, |der| {
-            der.primitive(der::SEQUENCE, basic_constraints);
-        });
-        extension(der, SUBJECT_KEY_IDENTIFIER, false, |der| {
-            der.primitive(der::OCTET_STRING, self.public_key.key_id().as_bytes());
-        });
-        if let Some(key_id) = self.authority_key_id {
-            extension(der, AUTHORITY_KEY_IDENTIFIER, false, |der| {
-                der.nested(der::SEQUENCE, |der| {
-                    der.primitive(KEY_IDENTIFIER, key_id.as_bytes());
-                });
-            });
-        }
-        extension(der, SUBJECT_ALTERNATIVE_NAME, false, |der| {
-            der.nested(der::SEQUENCE, |der| {
-                for name in self.dns_names {
-                    der.primitive(DNS_NAME, name.as_bytes());
-                }
-                der.primitive(URI, self.uri.as_bytes());
-            });
-        });
-    }
-}
-
-/// The certificate of what was to be signed and its signature.
-pub(crate) fn signed(
-    to_be_signed: &[u8],
-    algorithm: SignatureAlgorithm,
-    signature: &[u8],
-) -> CertificateDer<'static> {
-    let mut der = Der::with_capacity(to_be_signed.len() + signature.len() + 32);
-    der.nested(der::SEQUENCE, |der| {
-        der.raw(to_be_signed);
-        der.raw(algorithm.identifier());
-        der.bit_string(signature);
-    });
-    CertificateDer::from(der.into_bytes())
-}
-
-/// A name of one RDN an attribute, each with one or more values, which go into one SET as Go has
-/// it. Attributes without values are left out.
-pub(crate) fn name(attributes: &[(u8, &[&str])]) -> Vec<u8> {
-    let mut der = Der::default();
-    der.nested(der::SEQUENCE, |der| {
-        for (attribute, values) in attributes {
-            if values.is_empty() {
-                continue;
-            }
-            let mut encoded: Vec<_> = values
-                .iter()
-                .map(|value| attribute_value(*attribute, value))
-                .collect();
-            // DER sorts the elements of a SET OF by their encoding (X.690 §11.6).
-            encoded.sort();
-            der.nested(der::SET, |der| {
-                for value in &encoded {
-                    der.raw(value);
-                }
-            });
-        }
-    });
-    der.into_bytes()
+    name
 }
 
 /// SHA-256 of a certificate, which names it beyond doubt.
@@ -243,21 +100,6 @@ impl std::fmt::Debug for Fingerprint {
     }
 }
 
-fn attribute_value(attribute: u8, value: &str) -> Vec<u8> {
-    let mut der = Der::default();
-    der.nested(der::SEQUENCE, |der| {
-        der.primitive(OBJECT_IDENTIFIER, &[0x55, 0x04, attribute]);
-        der.directory_string(value);
-    });
-    der.into_bytes()
-}
-
-fn extension(der: &mut Der, id: u8, critical: bool, value: impl FnOnce(&mut Der)) {
-    der.nested(der::SEQUENCE, |der| {
-        der.primitive(OBJECT_IDENTIFIER, &[0x55, 0x1d, id]);
-        if critical {
-            der.primitive(der::BOOLEAN, TRUE);
-        }
-        der.nested(der::OCTET_STRING, value);
-    });
+fn whole_seconds(time: Timestamp) -> Result<OffsetDateTime, rcgen::Error> {
+    OffsetDateTime::from_unix_timestamp(time.as_second()).map_err(|_| rcgen::Error::Time)
 }

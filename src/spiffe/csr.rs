@@ -163,10 +163,9 @@ mod tests {
     };
     use proptest::prelude::*;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
+    use x509_parser::asn1_rs::{Integer, Sequence, ToDer};
 
     use super::*;
-    use crate::spiffe::der::{Der, SEQUENCE};
-
     const UID: &[u8] = b"5b1c1f0e-5f9a-4f0e-9d43-0a6f5a0a3c11";
 
     fn params() -> CertificateParams {
@@ -183,31 +182,38 @@ mod tests {
         KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
     }
 
-    /// The SPKI of an RSA key of which only the length is right.
+    /// An RSA key of which only the length is right.
+    struct RsaKey(Vec<u8>);
+
+    impl RsaKey {
+        fn new(bits: usize) -> Self {
+            // A leading zero keeps it positive.
+            let modulus: Vec<_> = [0].into_iter().chain(vec![0xff; bits / 8]).collect();
+            let integers = [Integer::new(&modulus), Integer::new(&[1, 0, 1])];
+            let key = Sequence::from_iter_to_der(integers.iter()).unwrap();
+            Self(key.to_der_vec().unwrap())
+        }
+    }
+
+    impl PublicKeyData for RsaKey {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+            &rcgen::PKCS_RSA_SHA256
+        }
+    }
+
     fn rsa_spki(bits: usize) -> Vec<u8> {
-        let mut key = Der::default();
-        key.nested(SEQUENCE, |der| {
-            der.unsigned_integer(&vec![0xff; bits / 8]);
-            der.unsigned_integer(&[1, 0, 1]);
-        });
-        let mut spki = Der::default();
-        spki.nested(SEQUENCE, |der| {
-            der.raw(b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00");
-            der.bit_string(&key.into_bytes());
-        });
-        spki.into_bytes()
+        RsaKey::new(bits).subject_public_key_info()
     }
 
     /// The SPKI of a key on secp256k1.
     fn odd_curve_spki() -> Vec<u8> {
-        let mut point = vec![4];
-        point.extend([7; 64]);
-        let mut spki = Der::default();
-        spki.nested(SEQUENCE, |der| {
-            der.raw(b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x0a");
-            der.bit_string(&point);
-        });
-        spki.into_bytes()
+        let header = b"\x30\x56\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\
+            \x06\x05\x2b\x81\x04\x00\x0a\x03\x42\x00\x04";
+        [header.as_slice(), &[7; 64]].concat()
     }
 
     #[test]
@@ -298,6 +304,18 @@ mod tests {
             let found = found.to_owned();
             assert_eq!(refused, Err(CsrError::UnsupportedKey { found }));
         }
+    }
+
+    #[test]
+    fn refuses_keys_that_a_certificate_would_not_repeat() {
+        // An RSA key without the NULL that belongs to its algorithm, its lengths set right.
+        let mut spki = rsa_spki(2048);
+        let null = spki.windows(2).position(|bytes| bytes == [5, 0]).unwrap();
+        spki.drain(null..null + 2);
+        spki[3] -= 2;
+        spki[5] -= 2;
+        let refused = RequestedKey::from_public_key(&spki, b"any", UID);
+        assert_eq!(refused, Err(CsrError::Malformed));
     }
 
     #[test]

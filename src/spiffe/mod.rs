@@ -6,9 +6,8 @@
 
 mod bundle;
 mod ca_certificate;
-pub(crate) mod certificate;
+mod certificate;
 mod csr;
-mod der;
 mod id;
 pub mod pem;
 mod public_key;
@@ -22,5 +21,6 @@ pub use csr::{CsrError, MAX_REQUEST_LENGTH, RequestedKey};
 pub use id::{ParseSpiffeIdError, ParseTrustDomainError, SpiffeId, TrustDomainName};
 pub use pem::PemError;
 pub use public_key::{KeyId, KeyKind, PublicKey, PublicKeyError};
+pub(crate) use verify::id_of;
 pub use verify::{VerifyError, check_x509_svid, verify_x509_svid};
 pub use x509_svid::X509SvidProfile;

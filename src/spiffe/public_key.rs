@@ -4,6 +4,7 @@ use aws_lc_rs::{
     digest,
     signature::{self, RsaParameters, RsaPssSaltLength, UnparsedPublicKey, VerificationAlgorithm},
 };
+use rcgen::{PublicKeyData, SignatureAlgorithm};
 use x509_parser::{
     oid_registry::{
         OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521,
@@ -80,11 +81,18 @@ impl PublicKey {
 
     pub(crate) fn from_parsed(parsed: &SubjectPublicKeyInfo<'_>) -> Result<Self, PublicKeyError> {
         let bits: &[u8] = &parsed.subject_public_key.data;
-        Ok(Self {
+        let key = Self {
             kind: kind_of(parsed, bits)?,
             bits: parsed.raw.len().saturating_sub(bits.len()),
             spki: parsed.raw.to_vec(),
-        })
+        };
+        // What goes into certificates is what was asked for, to the byte: no RSA key without its
+        // NULL (RFC 3279 §2.3.1), nothing beside a curve.
+        if key.subject_public_key_info() == key.spki {
+            Ok(key)
+        } else {
+            Err(PublicKeyError::Malformed)
+        }
     }
 
     /// The DER of the `SubjectPublicKeyInfo`.
@@ -181,6 +189,23 @@ impl PublicKey {
             (KeyKind::Rsa { .. }, _) => &signature::RSA_PKCS1_2048_8192_SHA512,
             (KeyKind::Ed25519, _) => return None,
         })
+    }
+}
+
+impl PublicKeyData for PublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.bits()
+    }
+
+    /// That of the key, and of what its private half signs.
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        match self.kind {
+            KeyKind::EcP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            KeyKind::EcP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+            KeyKind::EcP521 => &rcgen::PKCS_ECDSA_P521_SHA512,
+            KeyKind::Ed25519 => &rcgen::PKCS_ED25519,
+            KeyKind::Rsa { .. } => &rcgen::PKCS_RSA_SHA256,
+        }
     }
 }
 

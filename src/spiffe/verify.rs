@@ -44,23 +44,28 @@ pub fn check_x509_svid(leaf: &CertificateDer<'_>) -> Result<SpiffeId, VerifyErro
     let Ok(([], parsed)) = X509Certificate::from_der(leaf) else {
         return Err(VerifyError::Malformed);
     };
-    let basic_constraints = parsed.basic_constraints();
+    id_of(&parsed)
+}
+
+/// What [`check_x509_svid`] says of a certificate that is parsed already.
+pub(crate) fn id_of(leaf: &X509Certificate<'_>) -> Result<SpiffeId, VerifyError> {
+    let basic_constraints = leaf.basic_constraints();
     if !matches!(&basic_constraints, Ok(basic) if basic.as_ref().is_none_or(|b| !b.value.ca)) {
         return Err(VerifyError::LeafIsCa);
     }
-    match parsed.key_usage() {
+    match leaf.key_usage() {
         Ok(Some(usage))
             if usage.value.digital_signature()
                 && !usage.value.key_cert_sign()
                 && !usage.value.crl_sign() => {}
         _ => return Err(VerifyError::KeyUsage),
     }
-    match parsed.extended_key_usage() {
+    match leaf.extended_key_usage() {
         Ok(None) => {}
         Ok(Some(usage)) if usage.value.server_auth && usage.value.client_auth => {}
         _ => return Err(VerifyError::ExtendedKeyUsage),
     }
-    let uris = uris(&parsed).map_err(|_| VerifyError::Malformed)?;
+    let uris = uris(leaf).map_err(|_| VerifyError::Malformed)?;
     let [uri] = uris.as_slice() else {
         return Err(VerifyError::UriCount { count: uris.len() });
     };

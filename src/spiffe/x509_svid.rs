@@ -2,12 +2,11 @@
 //! servers and workloads (`pkg/server/credtemplate/builder.go`).
 
 use jiff::Timestamp;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 
 use super::{
-    KeyId, PublicKey, SerialNumber, SpiffeId,
-    certificate::{
-        COMMON_NAME, COUNTRY, ORGANIZATION, Purpose, SignatureAlgorithm, ToBeSigned, name,
-    },
+    PublicKey, SerialNumber, SpiffeId,
+    certificate::{name, params},
 };
 
 /// What the certificate of a workload, agent or server says.
@@ -28,31 +27,39 @@ pub struct X509SvidProfile<'a> {
 }
 
 impl X509SvidProfile<'_> {
-    /// The bytes that an issuer signs. `issuer` is its name in DER.
-    pub(crate) fn to_be_signed(
-        self,
-        issuer: &[u8],
-        issuer_key_id: &KeyId,
-        algorithm: SignatureAlgorithm,
-    ) -> Vec<u8> {
-        let common_name = self.dns_names.first().map(String::as_str);
-        ToBeSigned {
-            serial: self.serial,
-            algorithm,
-            issuer,
-            not_before: self.not_before,
-            not_after: self.not_after,
-            subject: &name(&[
-                (COUNTRY, &["US"]),
-                (ORGANIZATION, &["SPIRE"]),
-                (COMMON_NAME, common_name.as_slice()),
-            ]),
-            public_key: self.public_key,
-            purpose: Purpose::Leaf,
-            authority_key_id: Some(issuer_key_id),
-            uri: self.id.as_str(),
-            dns_names: self.dns_names,
+    /// What an issuer signs.
+    pub(crate) fn params(self) -> Result<CertificateParams, rcgen::Error> {
+        let mut params = params(
+            self.serial,
+            self.not_before,
+            self.not_after,
+            self.public_key,
+        )?;
+        params.distinguished_name = name([
+            (DnType::CountryName, Some("US")),
+            (DnType::OrganizationName, Some("SPIRE")),
+            (
+                DnType::CommonName,
+                self.dns_names.first().map(String::as_str),
+            ),
+        ]);
+        for dns_name in self.dns_names {
+            let dns_name = dns_name.as_str().try_into()?;
+            params.subject_alt_names.push(SanType::DnsName(dns_name));
         }
-        .to_der()
+        let uri = self.id.as_str().try_into()?;
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+            KeyUsagePurpose::KeyAgreement,
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params)
     }
 }

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use spiffe_operator::{
     api::{CaKeyType, CaSubject},
-    authority::{CertificateAuthority, PrivateKey, SignedSvid, SvidRequest},
+    authority::{CertificateAuthority, ImportError, PrivateKey, SignedSvid, SvidRequest},
     spiffe::{Bundle, RequestedKey, SpiffeId, TrustDomainName, pem, verify_x509_svid},
 };
 use tempfile::TempDir;
@@ -130,9 +130,8 @@ fn openssl(folder: &Path, arguments: &str) -> Result<String> {
     Ok(stdout)
 }
 
-/// A root and an intermediate CA by OpenSSL, the intermediate with a subject of several attributes
-/// in one RDN, as the data of a Secret.
-fn openssl_ca(key: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+/// A root and an intermediate CA named `subject` by OpenSSL, as the data of a Secret.
+fn openssl_ca(key: &str, subject: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path();
     fs::write(
@@ -147,7 +146,7 @@ fn openssl_ca(key: &str) -> Result<BTreeMap<String, Vec<u8>>> {
         format!(
             "{request} -x509 {extensions} -days 30 -subj /O=Root -keyout root.key -out root.pem"
         ),
-        format!("{request} -subj /O=One+O=Two/OU=Unit+CN=CA -keyout ca.key -out ca.csr"),
+        format!("{request} -subj {subject} -keyout ca.key -out ca.csr"),
         format!(
             "x509 -req -in ca.csr -CA root.pem -CAkey root.key -CAcreateserial -days 20 \
              -extfile ca.cnf {extensions} -out ca.pem"
@@ -165,13 +164,17 @@ fn openssl_ca(key: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     .collect()
 }
 
+fn import(key: &str, subject: &str) -> Result<Result<CertificateAuthority, ImportError>> {
+    let data = openssl_ca(key, subject)?;
+    let now = Timestamp::now();
+    Ok(CertificateAuthority::import(&data, &trust_domain()?, now))
+}
+
 fn imported(key: &str) -> Result<CertificateAuthority> {
-    let data = openssl_ca(key)?;
-    Ok(CertificateAuthority::import(
-        &data,
-        &trust_domain()?,
-        Timestamp::now(),
-    )?)
+    Ok(import(
+        key,
+        "/C=CH/O=Zürich_1/OU=Unit/CN=CA/serialNumber=1/DC=org",
+    )??)
 }
 
 #[test]
@@ -201,6 +204,29 @@ fn openssl_verifies_svids_under_its_own_cas() -> Result<()> {
 }
 
 #[test]
+fn cas_whose_subject_cannot_be_copied_are_refused() -> Result<()> {
+    let key = "ec -pkeyopt ec_paramgen_curve:P-256";
+    for (subject, shown) in [
+        ("/O=One+O=Two/CN=CA", "O=One + O=Two, CN=CA"),
+        ("/OU=Unit+CN=CA", "CN=CA + OU=Unit"),
+        ("/DC=org/DC=example/CN=CA", "DC=org, DC=example, CN=CA"),
+        ("/OU=One/OU=Two/CN=CA", "OU=One, OU=Two, CN=CA"),
+    ] {
+        match import(key, subject)? {
+            Err(error @ ImportError::Subject { .. }) => {
+                let message = error.to_string();
+                ensure!(
+                    message.contains(shown) && message.contains("reissue the CA"),
+                    "{message}"
+                );
+            }
+            other => anyhow::bail!("{subject}: {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn openssl_reads_the_profile_of_a_leaf() -> Result<()> {
     let case = Case::new(self_signed(CaKeyType::EcP256, &CaSubject::default())?)?;
     let text = case.text("leaf.pem")?;
@@ -223,7 +249,7 @@ fn openssl_reads_the_profile_of_a_leaf() -> Result<()> {
 #[test]
 fn openssl_reads_the_profile_of_a_root() -> Result<()> {
     let subject = CaSubject {
-        country: vec!["US".into(), "CH".into()],
+        country: vec!["CH".into()],
         organization: vec!["SPIFFE".into()],
         common_name: None,
     };
@@ -231,7 +257,7 @@ fn openssl_reads_the_profile_of_a_root() -> Result<()> {
     let text = case.text("bundle.pem")?;
     for expected in [
         "Signature Algorithm: ecdsa-with-SHA384",
-        "Subject: C = CH + C = US, O = SPIFFE, serialNumber = ",
+        "Subject: C = CH, O = SPIFFE, serialNumber = ",
         "X509v3 Key Usage: critical\n                Certificate Sign, CRL Sign\n",
         "X509v3 Basic Constraints: critical\n                CA:TRUE\n",
         "X509v3 Subject Key Identifier",

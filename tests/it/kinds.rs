@@ -361,6 +361,16 @@ async fn a_trust_domain_is_taken_where_it_can_work() {
         ),
         (
             "/subject",
+            json!({ "country": ["US", "CH"] }),
+            "must have at most 1 item",
+        ),
+        (
+            "/subject",
+            json!({ "organization": ["A", "B"] }),
+            "must have at most 1 item",
+        ),
+        (
+            "/subject",
             json!({ "organization": [""] }),
             "spec.subject.organization[0]",
         ),
