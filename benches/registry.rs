@@ -1,7 +1,7 @@
 //! What the registry costs: one pod event, a first render, memory for each pod.
 //!
-//! `cargo bench --bench registry`; `-- pod` or `-- initial` picks. Memory is what the resident set
-//! grows by, printed once before the timings.
+//! `cargo bench --bench registry`; `-- pod` or `-- initial` picks. Times are CPU times; memory is what
+//! the resident set grows by, printed once before the timings.
 
 #![expect(
     clippy::expect_used,
@@ -9,8 +9,12 @@
     reason = "a measurement, not the program"
 )]
 
+#[path = "support/cpu_time.rs"]
+mod cpu_time;
+
 use std::{hint::black_box, sync::Arc};
 
+use cpu_time::CpuTime;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Value as Json, json};
 use spiffe_operator::registration::{FieldSet, Interner, NodeFacts, PodFacts, Registry, Settings};
@@ -154,7 +158,7 @@ fn print_memory() {
     drop(registry);
 }
 
-fn pod_events(criterion: &mut Criterion) {
+fn pod_events(criterion: &mut Criterion<CpuTime>) {
     print_memory();
     for pods in [10_000, 100_000] {
         let cluster = Cluster::new(pods);
@@ -186,7 +190,7 @@ fn pod_events(criterion: &mut Criterion) {
     }
 }
 
-fn initial_render(criterion: &mut Criterion) {
+fn initial_render(criterion: &mut Criterion<CpuTime>) {
     let cluster = Cluster::new(100_000);
     let mut group = criterion.benchmark_group("initial");
     group.sample_size(10);
@@ -196,5 +200,9 @@ fn initial_render(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pod_events, initial_render);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = pod_events, initial_render
+}
 criterion_main!(benches);
