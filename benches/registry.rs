@@ -202,7 +202,7 @@ fn initial_render(criterion: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().with_measurement(CpuTime);
+    config = cpu_time::criterion();
     targets = pod_events, initial_render
 }
 criterion_main!(benches);

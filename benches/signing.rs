@@ -82,7 +82,7 @@ fn bench(criterion: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().with_measurement(CpuTime);
+    config = cpu_time::criterion();
     targets = bench
 }
 criterion_main!(benches);

@@ -2,7 +2,16 @@
 
 use std::time::Duration;
 
+use criterion::Criterion;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+
+/// Measures CPU time, in samples that are much longer than the kernel's tick, by which it counts.
+pub(crate) fn criterion() -> Criterion<CpuTime> {
+    Criterion::default()
+        .with_measurement(CpuTime)
+        .measurement_time(Duration::from_secs(10))
+        .sample_size(30)
+}
 
 /// Measures the CPU time of the thread, so that other work on the machine does not count.
 pub(crate) struct CpuTime;
