@@ -9,12 +9,22 @@
     reason = "a measurement, not the program"
 )]
 
+<<<<<<< HEAD
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{
     BatchSize, Criterion, SamplingMode, criterion_group, criterion_main,
     measurement::{Measurement, ValueFormatter, WallTime},
 };
+=======
+#[path = "support/cpu_time.rs"]
+mod cpu_time;
+
+use std::{hint::black_box, sync::Arc};
+
+use cpu_time::CpuTime;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+>>>>>>> bench
 use serde_json::{Value as Json, json};
 use spiffe_operator::registration::{FieldSet, Interner, NodeFacts, PodFacts, Registry, Settings};
 
@@ -248,7 +258,11 @@ fn initial_render(criterion: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
+<<<<<<< HEAD
     config = Criterion::default().with_measurement(CpuTime);
+=======
+    config = cpu_time::criterion();
+>>>>>>> bench
     targets = pod_events, initial_render
 }
 criterion_main!(benches);

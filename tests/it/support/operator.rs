@@ -115,6 +115,11 @@ impl Operator {
         &self.address
     }
 
+    /// Its process.
+    pub(crate) fn process_id(&self) -> &str {
+        &self.process_id
+    }
+
     /// All it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
