@@ -9,22 +9,12 @@
     reason = "a measurement, not the program"
 )]
 
-<<<<<<< HEAD
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{
-    BatchSize, Criterion, SamplingMode, criterion_group, criterion_main,
+    BatchSize, Criterion, criterion_group, criterion_main,
     measurement::{Measurement, ValueFormatter, WallTime},
 };
-=======
-#[path = "support/cpu_time.rs"]
-mod cpu_time;
-
-use std::{hint::black_box, sync::Arc};
-
-use cpu_time::CpuTime;
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
->>>>>>> bench
 use serde_json::{Value as Json, json};
 use spiffe_operator::registration::{FieldSet, Interner, NodeFacts, PodFacts, Registry, Settings};
 
@@ -209,12 +199,6 @@ fn print_memory() {
 
 fn pod_events(criterion: &mut Criterion<CpuTime>) {
     print_memory();
-    let mut group = criterion.benchmark_group("pod");
-    // The kernel counts CPU time in steps of milliseconds: few long samples instead of many.
-    group
-        .sampling_mode(SamplingMode::Flat)
-        .sample_size(10)
-        .measurement_time(Duration::from_secs(10));
     for pods in [10_000, 100_000] {
         let cluster = Cluster::new(pods);
         let mut registry = cluster.full_registry();
@@ -229,21 +213,20 @@ fn pod_events(criterion: &mut Criterion<CpuTime>) {
             })
             .collect();
         let mut events = versions.iter().flatten().cycle();
-        group.bench_function(format!("changes, {pods} pods"), |bencher| {
+        criterion.bench_function(&format!("pod changes, {pods} pods"), |bencher| {
             bencher.iter(|| {
                 let changes = events.next().map(|pod| registry.apply_pod(pod.clone()));
                 black_box(changes)
             });
         });
         let mut unchanged = cluster.pods.iter().step_by(97).cycle();
-        group.bench_function(format!("status changes, {pods} pods"), |bencher| {
+        criterion.bench_function(&format!("pod status changes, {pods} pods"), |bencher| {
             bencher.iter(|| {
                 let changes = unchanged.next().map(|pod| registry.apply_pod(pod.clone()));
                 black_box(changes)
             });
         });
     }
-    group.finish();
 }
 
 fn initial_render(criterion: &mut Criterion<CpuTime>) {
@@ -258,11 +241,7 @@ fn initial_render(criterion: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-<<<<<<< HEAD
     config = Criterion::default().with_measurement(CpuTime);
-=======
-    config = cpu_time::criterion();
->>>>>>> bench
     targets = pod_events, initial_render
 }
 criterion_main!(benches);
