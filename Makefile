@@ -71,14 +71,9 @@ deny:
 tools: ## install cargo-deny and cargo-machete, for lint, outside the repository
 	cargo install --locked --root $(TOOLS) $(CARGO_DENY) $(CARGO_MACHETE)
 
-<<<<<<< HEAD
-bench: servers checkout ## measure what docs/performance.md reports
-	cargo bench
-=======
 bench: ## measure what docs/performance.md reports (PODS=100000 for a larger cluster)
 	@dev/devcluster.sh build control-plane
 	PODS=$(PODS) cargo bench
->>>>>>> bench
 
 codegen: checkout ## rewrite the generated files: CRDs, RBAC, reference
 	UPDATE=1 cargo test --test codegen
