@@ -215,7 +215,7 @@ impl Bench {
         // Statuses are written a moment later.
         sleep(Duration::from_secs(2)).await;
         let at_rest = started.elapsed().mul_f64(idle);
-        let cpu = (process.cpu() - before).saturating_sub(at_rest);
+        let cpu = process.cpu().saturating_sub(before).saturating_sub(at_rest);
         let events = u32::try_from(2 * CHURN).expect("a small number");
         println!("pods came and went within {:.1?}", started.elapsed());
         figure("CPU for each pod event, all included", cpu / events);
@@ -486,7 +486,7 @@ impl Process {
 async fn idle(process: &Process) -> f64 {
     let (started, before) = (Instant::now(), process.cpu());
     sleep(Duration::from_mins(1)).await;
-    let cpu = process.cpu() - before;
+    let cpu = process.cpu().saturating_sub(before);
     let share = cpu.as_secs_f64() / started.elapsed().as_secs_f64();
     println!(
         "CPU when idle: {:.3} % of a core ({cpu:?} in a minute)",
