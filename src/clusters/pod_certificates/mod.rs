@@ -1,6 +1,6 @@
 //! The pod-certificate signer of one trust domain in one cluster.
 //!
-//! It watches the PodCertificateRequests that name its signer, decides about each ([`decide`]) and
+//! It watches the PodCertificateRequests that name its signer, decides about each ([`decide()`]) and
 //! writes the answer once. It runs on every replica: the first answer wins, and an answer that came
 //! too late harms nothing. A request that cannot be answered yet is tried again when its pod, its
 //! entries or the authority change, and from time to time.
