@@ -11,6 +11,7 @@
 
 mod authorities;
 mod broken_specs;
+mod bundles;
 mod command_line;
 mod conflicts;
 mod end_to_end;
@@ -22,7 +23,9 @@ mod issuing;
 mod kinds;
 mod leadership;
 mod outages;
+mod pod_certificates;
 mod rbac;
+mod registration;
 mod rights;
 mod support;
 mod uninstalling;

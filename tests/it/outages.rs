@@ -1,5 +1,5 @@
-//! The API server is away, hangs, or drops its watches: the operator lives on, keeps what it has,
-//! and catches up.
+//! The API server is away, hangs, answers with errors, or drops its watches: the operator lives on,
+//! keeps what it has, and catches up.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{ControlPlane, Operator, Options, World, wait_until};
+use crate::support::{ControlPlane, Fault, FaultyApiServer, Operator, Options, World, unique, wait_until};
 
 /// The watches come back with the pause that errors cause, which is half a minute at most.
 const CAUGHT_UP: Duration = Duration::from_secs(90);
@@ -189,4 +189,41 @@ async fn an_operator_that_starts_before_the_api_server_serves_as_soon_as_it_is_t
     let request = world.request(&pod, &[]).await;
     world.verified_chain(&answer(&world, &request).await).await;
     assert_eq!(operator.http("GET", "/readyz", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn errors_of_the_api_server_cost_no_identity_and_are_not_answered_by_more_requests() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    own.ensure_namespace("spiffe-system").await;
+    let proxy = FaultyApiServer::before(&own).await;
+    let operator = Operator::start_as(proxy.kubeconfig(), "spiffe-system", &[]).await;
+    world.apply_trust_domain(json!({})).await;
+    world.apply_cluster_spiffe_id("web", json!({})).await;
+    world.trust_domain_condition("Ready", "True").await;
+    world.issue().await;
+    let mut pods = 1.0;
+    for fault in [
+        Fault::Status(429),
+        Fault::Status(500),
+        Fault::Status(503),
+        Fault::WatchesExpire,
+        Fault::WatchesEnd,
+        Fault::Slow(Duration::from_secs(2)),
+    ] {
+        proxy.fail(fault);
+        let before = proxy.requests();
+        let period = Duration::from_secs(8);
+        assert_calm(&operator, period).await;
+        // A dozen watches, a Lease that is renewed every two seconds, and reconciles.
+        let requests = proxy.requests() - before;
+        assert!(requests < 400, "{requests} requests in {period:?} of {fault:?}");
+        assert_eq!(entries(&operator, &world).await, Some(pods), "{fault:?}");
+        let pod = world.pod(&unique("web"), &[("app", "web")]).await;
+        let request = world.request(&pod, &[]).await;
+        proxy.fail(Fault::None);
+        world.verified_chain(&answer(&world, &request).await).await;
+        pods += 1.0;
+        is_led_again(&operator).await;
+    }
 }

@@ -12,6 +12,7 @@
 
 mod authorities;
 mod control_plane;
+mod faulty_api_server;
 mod node;
 mod objects;
 mod operator;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use authorities::{Ca, ca, ca_valid_for, issued_by, not_a_ca, tls_secret};
 pub(crate) use control_plane::{ControlPlane, Options, control_plane, install};
+pub(crate) use faulty_api_server::{Fault, FaultyApiServer};
 pub(crate) use node::NodeCluster;
 pub(crate) use objects::{
     apply, apply_dry, documents, merge_patch, namespace, node, pod, service_account,

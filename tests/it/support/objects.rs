@@ -121,6 +121,16 @@ where
     api.patch(name, &parameters, &change).await.unwrap();
 }
 
+/// Sets fields of `target` to those of `changes`.
+pub(crate) fn merge(target: &mut Value, changes: Value) {
+    let Value::Object(changes) = changes else {
+        panic!("changes are an object")
+    };
+    for (key, value) in changes {
+        target[key] = value;
+    }
+}
+
 /// The documents of a YAML file of the repository.
 pub(crate) fn documents<T: DeserializeOwned>(path: &str) -> Vec<T> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();

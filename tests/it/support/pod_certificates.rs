@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::{
     control_plane::ControlPlane,
+    objects::merge,
     wait::{SOON, wait_until},
 };
 
@@ -36,6 +37,15 @@ pub(crate) fn certificate_pod(signer: &str, service_account: &str) -> Value {
             }}]},
         }],
     })
+}
+
+/// A new key, and the empty CSR that a kubelet sends for it.
+pub(crate) fn key_and_csr() -> (KeyPair, Vec<u8>) {
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = DistinguishedName::new();
+    let csr = parameters.serialize_request(&key).unwrap().der().to_vec();
+    (key, csr)
 }
 
 /// The kubelet of one node: it asks with that node's rights.
@@ -73,10 +83,7 @@ impl Kubelet {
         service_account: &ServiceAccount,
         annotations: &[(&str, &str)],
     ) -> (KeyPair, PodCertificateRequest) {
-        let key = KeyPair::generate().unwrap();
-        let mut parameters = CertificateParams::default();
-        parameters.distinguished_name = DistinguishedName::new();
-        let csr = parameters.serialize_request(&key).unwrap().der().to_vec();
+        let (key, csr) = key_and_csr();
         // Right after it was made, a pod may not be known to admission yet; a kubelet asks again.
         let request = wait_until("the request to be taken", SOON, || async {
             self.request_with_csr(signer, pod, service_account, annotations, csr.clone())
@@ -100,7 +107,26 @@ impl Kubelet {
         csr: Vec<u8>,
     ) -> kube::Result<PodCertificateRequest> {
         let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
-        let object = json!({
+        let changes = json!({
+            "stubPKCS10Request": ByteString(csr),
+            "unverifiedUserAnnotations": annotations,
+        });
+        self.request_with(signer, pod, service_account, changes)
+            .await
+    }
+
+    /// Asks with `changes` to the spec, which has no key.
+    ///
+    /// # Errors
+    /// As the API server gives it.
+    pub(crate) async fn request_with(
+        &self,
+        signer: &str,
+        pod: &Pod,
+        service_account: &ServiceAccount,
+        changes: Value,
+    ) -> kube::Result<PodCertificateRequest> {
+        let mut object = json!({
             "apiVersion": format!("certificates.k8s.io/{}", self.version),
             "kind": "PodCertificateRequest",
             "metadata": {
@@ -122,13 +148,18 @@ impl Kubelet {
                 "nodeName": self.node.name_any(),
                 "nodeUID": self.node.uid(),
                 "maxExpirationSeconds": 86400,
-                "stubPKCS10Request": ByteString(csr),
-                "unverifiedUserAnnotations": annotations,
             },
         });
+        merge(&mut object["spec"], changes);
         let api = self.api(&pod.namespace().unwrap());
         let object: DynamicObject = serde_json::from_value(object).unwrap();
         api.create(&PostParams::default(), &object).await.map(typed)
+    }
+
+    /// The request as it is now.
+    pub(crate) async fn read(&self, request: &PodCertificateRequest) -> PodCertificateRequest {
+        let api = self.api(&request.namespace().unwrap());
+        api.get(&request.name_any()).await.map(typed).unwrap()
     }
 
     /// Waits until the request has a condition, and gives it.

@@ -3,23 +3,26 @@
 
 use std::fmt::Debug;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, ListParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use spiffe_operator::api::TrustDomain;
+use spiffe_operator::api::{
+    ClusterSPIFFEID, ClusterSpiffeIdStats, ClusterSpiffeIdStatus, TrustDomain,
+};
 use spiffe_operator::spiffe::{Bundle, pem, verify_x509_svid};
 
 use super::control_plane::{ControlPlane, control_plane};
-use super::objects::{apply, namespace, node, pod, service_account};
+use super::objects::{apply, merge, namespace, node, pod, service_account};
 use super::operator::{Operator, shared_operator};
-use super::pod_certificates::{Kubelet, certificate_pod};
+use super::pod_certificates::{Kubelet, certificate_pod, key_and_csr};
 use super::wait::{SOON, wait_until};
 use super::{unique, unique_trust_domain};
 
@@ -102,6 +105,55 @@ impl World {
         name
     }
 
+    /// Deletes a ClusterSPIFFEID.
+    pub(crate) async fn delete_cluster_spiffe_id(&self, name: &str) {
+        let objects = Api::<ClusterSPIFFEID>::all(self.client.clone());
+        objects.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Waits until the counts of a ClusterSPIFFEID are as wanted, and gives its status.
+    pub(crate) async fn cluster_spiffe_id_stats(
+        &self,
+        name: &str,
+        is_wanted: impl Fn(&ClusterSpiffeIdStats) -> bool,
+    ) -> ClusterSpiffeIdStatus {
+        let objects = Api::<ClusterSPIFFEID>::all(self.client.clone());
+        wait_until(&format!("the counts of {name}"), SOON, || async {
+            let object = objects.get(name).await.map_err(|error| error.to_string())?;
+            let status = object.status.unwrap_or_default();
+            let is_current = status.observed_generation == object.metadata.generation;
+            if is_current && is_wanted(&status.stats) {
+                Ok(status)
+            } else {
+                Err(format!("{status:?}"))
+            }
+        })
+        .await
+    }
+
+    /// Waits until the trust domain has this many entries.
+    pub(crate) async fn entries_are(&self, count: i64) {
+        wait_until(&format!("{count} entries"), SOON, || async {
+            let status = self.read_trust_domain().await.status.unwrap_or_default();
+            (status.entries == count)
+                .then_some(())
+                .ok_or_else(|| format!("{}", status.entries))
+        })
+        .await;
+    }
+
+    /// Waits until what is made is younger than what was made before: the API server counts in
+    /// seconds.
+    pub(crate) async fn a_second_later(&self) {
+        let now = Timestamp::now().as_second();
+        wait_until("the next second", SOON, || async {
+            (Timestamp::now().as_second() > now)
+                .then_some(())
+                .ok_or_else(String::new)
+        })
+        .await;
+    }
+
     /// The signer name of this world.
     pub(crate) fn signer(&self) -> String {
         format!("spiffe-operator.io/{}", self.trust_domain)
@@ -156,6 +208,25 @@ impl World {
         annotations: &[(&str, &str)],
     ) -> PodCertificateRequest {
         let request = self.request(pod, annotations).await;
+        self.kubelet.answer(&request).await
+    }
+
+    /// Asks for a certificate of `pod` that lives for `max_seconds` at the most, and waits for the
+    /// answer.
+    pub(crate) async fn answer_within(&self, pod: &Pod, max_seconds: u32) -> PodCertificateRequest {
+        let (_, csr) = key_and_csr();
+        let changes = json!({
+            "maxExpirationSeconds": max_seconds,
+            "stubPKCS10Request": ByteString(csr),
+        });
+        let (signer, account) = (self.signer(), &self.service_account);
+        let request = wait_until("the request to be taken", SOON, || async {
+            self.kubelet
+                .request_with(&signer, pod, account, changes.clone())
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await;
         self.kubelet.answer(&request).await
     }
 
@@ -292,13 +363,4 @@ pub(crate) fn verdict(request: &PodCertificateRequest) -> Condition {
         .into_iter()
         .next()
         .expect("a condition")
-}
-
-fn merge(target: &mut Value, changes: Value) {
-    let Value::Object(changes) = changes else {
-        panic!("changes are an object")
-    };
-    for (key, value) in changes {
-        target[key] = value;
-    }
 }
