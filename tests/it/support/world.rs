@@ -108,7 +108,10 @@ impl World {
     /// Deletes a ClusterSPIFFEID.
     pub(crate) async fn delete_cluster_spiffe_id(&self, name: &str) {
         let objects = Api::<ClusterSPIFFEID>::all(self.client.clone());
-        objects.delete(name, &DeleteParams::default()).await.unwrap();
+        objects
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     /// Waits until the counts of a ClusterSPIFFEID are as wanted, and gives its status.
