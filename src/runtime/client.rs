@@ -8,6 +8,9 @@ use kube::{Client, Config};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection may be silent while something is read from it: a list, or a watch, on which
+/// kube-apiserver sends a bookmark every minute. A network that loses packets shows within this time.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -57,5 +60,7 @@ pub async fn client(
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|source| ClientError::Build { source })
 }

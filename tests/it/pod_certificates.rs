@@ -12,6 +12,9 @@ use crate::support::{
     ControlPlane, Kubelet, Options, SOON, World, certificate_pod, pod, unique, verdict, wait_until,
 };
 
+/// What a projection's `userAnnotations` say.
+type Annotations<'a> = &'a [(&'a str, &'a str)];
+
 /// An empty request, but for what `change` adds.
 fn csr(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
     let mut parameters = CertificateParams::default();
@@ -53,7 +56,7 @@ async fn what_can_never_become_right_is_denied_and_the_pod_says_why() {
     let key = KeyPair::generate().unwrap();
     let empty = csr(&key, |_| ());
     let with_subject = csr(&key, |it| {
-        it.distinguished_name.push(DnType::CommonName, "root")
+        it.distinguished_name.push(DnType::CommonName, "root");
     });
     let with_id = csr(&key, |it| {
         let id = "spiffe://example.org/admin".try_into().unwrap();
@@ -63,7 +66,7 @@ async fn what_can_never_become_right_is_denied_and_the_pod_says_why() {
     let id = "spiffe-operator.io/spiffe-id";
     let hint = "spiffe-operator.io/hint";
     let malformed = "InvalidUnverifiedUserAnnotations";
-    let cases: [(&[u8], &[(&str, &str)], &str, &str); 7] = [
+    let cases: [(&[u8], Annotations, &str, &str); 7] = [
         (&with_subject, &[], "RequestNotEmpty", "a subject"),
         (&with_id, &[], "RequestNotEmpty", "extensions"),
         (
@@ -176,7 +179,7 @@ async fn oversized_requests_are_refused_and_hold_up_nobody() {
     let key = KeyPair::generate().unwrap();
     let large = csr(&key, |it| {
         it.distinguished_name
-            .push(DnType::CommonName, "x".repeat(20_000))
+            .push(DnType::CommonName, "x".repeat(20_000));
     });
     let pod = world.pod("large", &[("app", "web")]).await;
     world.verified_chain(&world.answer(&pod, &[]).await).await;
@@ -255,7 +258,7 @@ async fn of_several_identities_the_oldest_objects_is_given_unless_another_is_ask
     world.entries_are(2).await;
     let a = format!("spiffe://{}/a", world.trust_domain);
     let z = format!("spiffe://{}/z", world.trust_domain);
-    let cases: [(&[(&str, &str)], &str); 4] = [
+    let cases: [(Annotations, &str); 4] = [
         (&[], &z),
         (&[("spiffe-operator.io/hint", "second")], &a),
         (&[("spiffe-operator.io/spiffe-id", &a)], &a),
@@ -459,8 +462,8 @@ async fn a_pod_of_another_trust_domain_in_the_same_cluster_waits() {
         .request(&other.signer(), &pod, &mine.service_account, &[])
         .await;
     let uid = pod.uid().unwrap();
-    let note = mine.event(&mine.namespace, &uid, "NotRegistered").await;
-    assert!(note.contains(&other.trust_domain), "{note}");
+    let told = mine.event(&mine.namespace, &uid, "NotRegistered").await;
+    assert!(told.contains(&other.trust_domain), "{told}");
     assert!(
         mine.kubelet
             .read(&request)
