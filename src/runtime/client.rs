@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+
+use crate::runtime::paced_watches::PacedWatches;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -62,5 +65,7 @@ pub async fn client(
     config.write_timeout = Some(WRITE_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    Client::try_from(config).map_err(|source| ClientError::Build { source })
+    let builder =
+        ClientBuilder::try_from(config).map_err(|source| ClientError::Build { source })?;
+    Ok(builder.with_layer(&PacedWatches::default()).build())
 }

@@ -40,12 +40,13 @@ pub(super) struct Desk {
     /// The requests to attempt as soon as there is room.
     due: BTreeSet<RequestName>,
     attempts: JoinSet<Outcome>,
-    attempted: BTreeMap<task::Id, RequestName>,
+    attempted: BTreeMap<task::Id, (RequestName, Pending)>,
     backoff: Backoff<RequestName>,
     /// UIDs of pods and registering objects that have an event about their first certificate.
     greeted: BTreeSet<String>,
 }
 
+#[derive(Clone)]
 struct Pending {
     request: Arc<PodCertificateRequest>,
     seen: Instant,
@@ -184,78 +185,82 @@ impl Desk {
                 request: Arc::clone(&pending.request),
             };
             let id = self.attempts.spawn(attempt.run()).id();
-            self.attempted.insert(id, name);
+            self.attempted.insert(id, (name, pending.clone()));
         }
     }
 
+    /// Takes in how an attempt ended. The news of its own answer may have come before.
     fn note(&mut self, ended: Result<(task::Id, Outcome), task::JoinError>) {
         let id = ended
             .as_ref()
             .map_or_else(task::JoinError::id, |(id, _)| *id);
-        let Some(name) = self.attempted.remove(&id) else {
+        let Some((name, attempted)) = self.attempted.remove(&id) else {
             return;
         };
-        let Some(pending) = self.pending.get_mut(&name) else {
-            return;
-        };
-        pending.is_attempted = false;
+        if let Some(pending) = self.pending.get_mut(&name) {
+            pending.is_attempted = false;
+        }
         match ended {
-            Ok((_, outcome)) => self.note_outcome(name, outcome),
+            Ok((_, outcome)) => self.note_outcome(&name, &attempted, outcome),
             Err(error) => {
                 tracing::error!(k8s.request = ?name, %error, "an attempt to answer broke off");
-                self.backoff.failed(name);
+                self.try_again_later(&name);
             }
         }
     }
 
-    fn note_outcome(&mut self, name: RequestName, outcome: Outcome) {
-        let Some(pending) = self.pending.get(&name) else {
-            return;
-        };
+    fn note_outcome(&mut self, name: &RequestName, attempted: &Pending, outcome: Outcome) {
         let recorder = &self.context.recorder;
         let metrics = &self.context.metrics;
         let trust_domain = self.signer.borrow().trust_domain.clone();
         let trust_domain = trust_domain.as_str();
-        let pod = answer::pod_reference(&pending.request);
+        let pod = answer::pod_reference(&attempted.request);
         match outcome {
             Outcome::Issued { entry, until } => {
-                metrics.issued(pending.seen.elapsed());
+                metrics.issued(attempted.seen.elapsed());
                 metrics.pod_certificate(trust_domain, "issued");
                 if self.greeted.len() >= REMEMBERED {
                     self.greeted.clear();
                 }
-                if self.greeted.insert(pending.request.spec.pod_uid.clone()) {
+                if self.greeted.insert(attempted.request.spec.pod_uid.clone()) {
                     let note = format!("X.509-SVID {} until {until}", entry.spiffe_id);
                     recorder.publish(pod, Severity::Normal, "IdentityIssued", "Sign", &note);
                 }
                 if self.greeted.insert(entry.source.uid.to_string()) {
                     let note = format!(
                         "first identity issued: {} to pod {}/{}",
-                        entry.spiffe_id, name.0, pending.request.spec.pod_name
+                        entry.spiffe_id, name.0, attempted.request.spec.pod_name
                     );
                     let object = answer::source_reference(&entry.source);
                     recorder.publish(object, Severity::Normal, "IdentityIssued", "Sign", &note);
                 }
-                self.forget(&name);
+                self.forget(name);
             }
             Outcome::Denied(answer) => {
                 metrics.pod_certificate(trust_domain, "denied");
                 let note = format!("{}: {}", answer.reason, answer.message);
                 recorder.publish(pod, Severity::Warning, "IdentityDenied", "Sign", &note);
-                self.forget(&name);
+                self.forget(name);
             }
             Outcome::Waits(answer) => {
-                self.tell_waiting(pending, answer.reason, &answer.message);
-                self.backoff.failed(name);
+                self.tell_waiting(attempted, answer.reason, &answer.message);
+                self.try_again_later(name);
             }
-            Outcome::Settled => self.forget(&name),
+            Outcome::Settled => self.forget(name),
             Outcome::Failed(error) => {
                 metrics.pod_certificate(trust_domain, "failed");
-                self.tell_waiting(pending, "SigningFailed", &error.message());
+                self.tell_waiting(attempted, "SigningFailed", &error.message());
                 let error = crate::error_chain(&error);
                 tracing::warn!(k8s.request = ?name, error, "cannot answer a request; trying again");
-                self.backoff.failed(name);
+                self.try_again_later(name);
             }
+        }
+    }
+
+    /// Unless it is gone or answered by now.
+    fn try_again_later(&mut self, name: &RequestName) {
+        if self.pending.contains_key(name) {
+            self.backoff.failed(name.clone());
         }
     }
 
