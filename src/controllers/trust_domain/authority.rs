@@ -140,13 +140,23 @@ impl AuthorityKeeper {
             }))
     }
 
-    /// Why a new authority must not be made although there is none: the TrustDomain had one, whose
-    /// keys are lost, and nobody has consented to another.
-    pub(super) fn lost(&self, trust_domain: &TrustDomain) -> Option<Problem> {
+    /// Why a new authority must not begin although there is none: the TrustDomain had one, whose
+    /// keys are lost, and nobody has consented to another. With a `candidate` that is one of those
+    /// it had, nothing that verifiers trust is replaced.
+    pub(super) fn lost(
+        &self,
+        trust_domain: &TrustDomain,
+        candidate: Option<&CertificateAuthority>,
+    ) -> Option<Problem> {
         if self.journal.is_some() {
             return None;
         }
-        let known = trust_domain.status.as_ref()?.authorities.first()?;
+        let authorities = &trust_domain.status.as_ref()?.authorities;
+        let known = authorities.first()?;
+        let candidate = candidate.map(|ca| ca.certificates().certificate().key_id().to_string());
+        if candidate.is_some_and(|id| authorities.iter().any(|known| known.id == id)) {
+            return None;
+        }
         let consent = trust_domain
             .metadata
             .annotations

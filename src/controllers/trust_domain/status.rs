@@ -1,6 +1,7 @@
 //! The status of a TrustDomain, from what was seen. Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 
 use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
 use crate::api::{AuthorityStatus, TrustDomain, TrustDomainStatus};
@@ -9,6 +10,7 @@ use crate::controllers::trust_domain::authority::Problem;
 use crate::controllers::trust_domain::publish::Outcome;
 use crate::controllers::trust_domain::rights::rule_to_add;
 use crate::domains::{Conflict, DomainSettings, SettingsError, cluster_trust_bundle_name};
+use crate::store::AuthorityStore;
 
 /// Somebody signs.
 const AUTHORITY_READY: &str = "AuthorityReady";
@@ -29,9 +31,14 @@ pub(super) struct Seen {
     spec_problem: Option<SettingsError>,
     pub(super) problem: Option<Problem>,
     pub(super) missing_rights: Vec<&'static str>,
+    /// Whether the active CA signs on this replica.
+    pub(super) signs: bool,
+    /// Whether what was published under earlier names is gone, or why not; none if that was not
+    /// tried.
+    pub(super) withdrawn: Option<Result<(), String>>,
     pub(super) serves_pod_certificate_requests: bool,
     pub(super) cluster_trust_bundle: Option<Outcome>,
-    /// Namespaces that have a copy of the bundle.
+    /// Namespaces that shall have a copy of the bundle, once they are known.
     pub(super) config_maps: Option<usize>,
     pub(super) config_map_problem: Option<String>,
     pub(super) troubled_config_maps: Vec<(String, Outcome)>,
@@ -48,6 +55,8 @@ impl Seen {
             spec_problem,
             problem: None,
             missing_rights: Vec::new(),
+            signs: false,
+            withdrawn: None,
             serves_pod_certificate_requests: true,
             cluster_trust_bundle: None,
             config_maps: None,
@@ -67,6 +76,14 @@ impl Seen {
         self.sequence = Some(journal.sequence());
         self.active_until = journal.ledger().active().map(|record| record.not_after);
         self.bundle_until = journal.ledger().records().iter().map(|r| r.not_after).max();
+    }
+
+    /// Whether something that may go well at the next attempt did not.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let copies = self.troubled_config_maps.iter().map(|(_, outcome)| outcome);
+        let mut outcomes = copies.chain(&self.cluster_trust_bundle);
+        matches!(self.withdrawn, Some(Err(_)))
+            || outcomes.any(|outcome| matches!(outcome, Outcome::Failed(_)))
     }
 
     /// When the active CA and the last root expire, in Unix seconds; 0 where there is none.
@@ -133,8 +150,8 @@ pub(super) fn serving(
     now: Timestamp,
 ) -> TrustDomainStatus {
     let mut reports = vec![
-        authority(seen),
-        bundle(settings, seen),
+        authority(seen, now),
+        bundle(object, settings, seen),
         pod_certificates(settings, seen),
     ];
     // What is wrong comes before what is only waited for, which may be its consequence.
@@ -181,20 +198,13 @@ pub(super) fn serving(
     reports.insert(0, ready);
     let status = TrustDomainStatus {
         signer_name: Some(settings.signer_name.clone()),
-        cluster_trust_bundle: seen
-            .cluster_trust_bundle
-            .is_some()
-            .then(|| cluster_trust_bundle_name(&settings.signer_name)),
-        bundle_config_map: settings
-            .bundle_config_maps
-            .as_ref()
-            .map(|copies| copies.name.clone()),
         bundle_sequence: seen.sequence,
         authorities: seen.authorities.clone(),
         entries: i64::try_from(seen.entries).unwrap_or(i64::MAX),
         jwt_keys: 0,
         ..object.status.clone().unwrap_or_default()
     };
+    let status = with_names(status, settings, seen);
     // What was known of an authority stays known when its keys are lost: consent names it.
     let status = match (&object.status, seen.authorities.is_empty()) {
         (Some(before), true) => TrustDomainStatus {
@@ -207,13 +217,40 @@ pub(super) fn serving(
     with_conditions(object, status, &reports, now)
 }
 
-fn authority(seen: &Seen) -> Report {
+/// Names under which something may be published stay until what was there before is withdrawn.
+fn with_names(
+    before: TrustDomainStatus,
+    settings: &DomainSettings,
+    seen: &Seen,
+) -> TrustDomainStatus {
+    if seen.withdrawn != Some(Ok(())) {
+        return before;
+    }
+    let cluster_trust_bundle = seen
+        .cluster_trust_bundle
+        .is_some()
+        .then(|| cluster_trust_bundle_name(&settings.signer_name));
+    let copies = settings.bundle_config_maps.as_ref();
+    TrustDomainStatus {
+        cluster_trust_bundle,
+        bundle_config_map: copies.map(|copies| copies.name.clone()),
+        ..before
+    }
+}
+
+fn authority(seen: &Seen, now: Timestamp) -> Report {
     match (&seen.problem, seen.active_until) {
         (Some(problem), _) => Report::new(
             AUTHORITY_READY,
             false,
             problem.reason,
             problem.message.clone(),
+        ),
+        (None, Some(until)) if until <= now => Report::new(
+            AUTHORITY_READY,
+            false,
+            "Expired",
+            format!("the CA, or one above it, ended at {until}; the next one is waited for"),
         ),
         (None, Some(until)) => Report::new(
             AUTHORITY_READY,
@@ -228,20 +265,33 @@ fn authority(seen: &Seen) -> Report {
     }
 }
 
-fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
+fn bundle(object: &TrustDomain, settings: &DomainSettings, seen: &Seen) -> Report {
     let report = |state: State, reason, message: String| {
         Report::new(BUNDLE_PUBLISHED, state, reason, message)
     };
+    let name = cluster_trust_bundle_name(&settings.signer_name);
     match &seen.cluster_trust_bundle {
         Some(Outcome::NotOurs) => {
-            let name = cluster_trust_bundle_name(&settings.signer_name);
             let message = format!(
                 "ClusterTrustBundle {name} was made by somebody else and is left alone; delete it, \
                  or choose another podCertificates.signerName"
             );
             return report(State::False, "NotOurs", message);
         }
-        Some(Outcome::Refused(words)) => {
+        Some(Outcome::Ahead(sequence)) => {
+            let secret = AuthorityStore::secret_name(&object.name_any());
+            let message = format!(
+                "ClusterTrustBundle {name} holds the bundle of sequence {sequence}, which is later \
+                 than that of Secret {secret}; restore the newest backup of the Secret, or delete \
+                 the ClusterTrustBundle to go back"
+            );
+            return report(State::False, "SecretOutdated", message);
+        }
+        Some(Outcome::Failed(words)) => {
+            let message = format!("ClusterTrustBundle {name}: {words}; it is tried again");
+            return report(State::False, "NotWritten", message);
+        }
+        Some(Outcome::Refused(words) | Outcome::Forbidden(words)) => {
             let message = if seen.missing_rights.is_empty() {
                 words.clone()
             } else {
@@ -250,6 +300,13 @@ fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
             return report(State::False, "Refused", message);
         }
         Some(Outcome::Published) | None => {}
+    }
+    if let Some(Err(words)) = &seen.withdrawn {
+        let message = format!(
+            "what was published under earlier names could not be taken away: {words}; it is tried \
+             again"
+        );
+        return report(State::False, "NotWithdrawn", message);
     }
     if let Some(problem) = &seen.config_map_problem {
         return report(State::False, "InvalidNamespaceSelector", problem.clone());
@@ -263,6 +320,10 @@ fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
     }
     if seen.sequence.is_none() {
         return report(State::Unknown, "Preparing", "there is no bundle yet".into());
+    }
+    if settings.bundle_config_maps.is_some() && seen.config_maps.is_none() {
+        let message = "the namespaces, or the ConfigMaps in them, have not all been seen yet";
+        return report(State::Unknown, "NamespacesNotSeen", message.into());
     }
     let message = match (&seen.cluster_trust_bundle, seen.config_maps) {
         (Some(_), None) => "in a ClusterTrustBundle".to_owned(),
@@ -284,21 +345,25 @@ fn troubled(settings: &DomainSettings, seen: &Seen) -> String {
         .take(NAMED)
         .map(|(namespace, outcome)| match outcome {
             Outcome::NotOurs => format!("{namespace} (made by somebody else, left alone)"),
-            Outcome::Published | Outcome::Refused(_) => format!("{namespace} (refused)"),
+            Outcome::Failed(words) => format!("{namespace} (failed, tried again: {words})"),
+            Outcome::Refused(words) => format!("{namespace} (refused: {words})"),
+            Outcome::Published | Outcome::Ahead(_) | Outcome::Forbidden(_) => {
+                format!("{namespace} (forbidden)")
+            }
         });
     let mut message = format!(
         "ConfigMap {name} is not as it should be in {} namespaces: {}",
         seen.troubled_config_maps.len(),
         named.collect::<Vec<_>>().join(", ")
     );
-    let refused = seen
+    let forbidden = seen
         .troubled_config_maps
         .iter()
         .find_map(|(_, outcome)| match outcome {
-            Outcome::Refused(words) => Some(words),
-            Outcome::NotOurs | Outcome::Published => None,
+            Outcome::Forbidden(words) => Some(words),
+            _ => None,
         });
-    if let Some(words) = refused {
+    if let Some(words) = forbidden {
         let rule = format!(
             "; {words}; the operator may write ConfigMaps named spiffe-bundle only: for another \
              name add this rule to a ClusterRole of the operator: apiGroups: [\"\"], resources: \
@@ -320,6 +385,10 @@ fn pod_certificates(settings: &DomainSettings, seen: &Seen) -> Report {
     if !seen.missing_rights.is_empty() {
         let message = rule_to_add(&settings.signer_name, &seen.missing_rights);
         return Report::new(POD_CERTIFICATES, false, "SignerNotAllowed", message);
+    }
+    if seen.active_until.is_some() && !seen.signs {
+        let message = "nothing is signed before the ClusterTrustBundle holds the root of the CA";
+        return Report::new(POD_CERTIFICATES, State::Unknown, "BundleNotSeen", message);
     }
     let message = format!("requests for signer {} are answered", settings.signer_name);
     Report::new(POD_CERTIFICATES, true, "Served", message)
