@@ -9,58 +9,19 @@
     reason = "a measurement, not the program"
 )]
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+#[path = "support/cpu_time.rs"]
+mod cpu_time;
 
-use criterion::{
-    BatchSize, Criterion, criterion_group, criterion_main,
-    measurement::{Measurement, ValueFormatter, WallTime},
-};
+use std::{hint::black_box, sync::Arc};
+
+use cpu_time::CpuTime;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Value as Json, json};
 use spiffe_operator::registration::{FieldSet, Interner, NodeFacts, PodFacts, Registry, Settings};
 
 const CLUSTER_SPIFFE_IDS: usize = 10;
 const PODS_A_NODE: usize = 100;
 const NAMESPACES: usize = 100;
-
-/// Measures the CPU time of the thread, so that other work on the machine does not count.
-struct CpuTime;
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        cpu_time()
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        cpu_time().saturating_sub(start)
-    }
-
-    fn add(&self, left: &Duration, right: &Duration) -> Duration {
-        *left + *right
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_secs_f64() * 1e9
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        static WALL_TIME: WallTime = WallTime;
-        WALL_TIME.formatter()
-    }
-}
-
-/// What this thread has used of a CPU.
-fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = stat.split(' ').next().and_then(|text| text.parse().ok());
-    Duration::from_nanos(nanoseconds.unwrap_or_default())
-}
 
 /// Pods, nodes and ten ClusterSPIFFEIDs that all select every pod.
 struct Cluster {
@@ -241,7 +202,7 @@ fn initial_render(criterion: &mut Criterion<CpuTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().with_measurement(CpuTime);
+    config = cpu_time::criterion();
     targets = pod_events, initial_render
 }
 criterion_main!(benches);

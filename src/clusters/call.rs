@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How long one request may take. Watches have a deadline of their own in kube's watcher.
+/// How long one request may take. For lists and watches of kube's watcher the client's read timeout
+/// counts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a request to a Kubernetes API failed.

@@ -10,6 +10,9 @@ const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_mins(1);
 
 /// When each failed object is due again. An object that succeeded is not in here.
+///
+/// An object that came due is given out once, and not again before it failed again: whoever forgets
+/// to say what became of it is not asked again and again.
 #[derive(Debug)]
 pub struct Backoff<K> {
     failed: BTreeMap<K, Failure>,
@@ -18,7 +21,8 @@ pub struct Backoff<K> {
 #[derive(Debug)]
 struct Failure {
     attempts: u32,
-    due: Instant,
+    /// None while it is being tried again.
+    due: Option<Instant>,
 }
 
 impl<K> Default for Backoff<K> {
@@ -34,13 +38,13 @@ impl<K: Ord + Clone> Backoff<K> {
     pub fn failed(&mut self, key: K) {
         let failure = self.failed.entry(key).or_insert(Failure {
             attempts: 0,
-            due: Instant::now(),
+            due: None,
         });
         let pause = FIRST
             .saturating_mul(1 << failure.attempts.min(10))
             .min(LONGEST);
         failure.attempts = failure.attempts.saturating_add(1);
-        failure.due = Instant::now() + pause.mul_f64(rand::rng().random_range(0.75..1.25));
+        failure.due = Some(Instant::now() + pause.mul_f64(rand::rng().random_range(0.75..1.25)));
     }
 
     /// Forgets an object: it succeeded, changed or is gone.
@@ -52,15 +56,17 @@ impl<K: Ord + Clone> Backoff<K> {
     pub fn due(&mut self) -> Vec<K> {
         let now = Instant::now();
         self.failed
-            .iter()
-            .filter(|(_, f)| f.due <= now)
-            .map(|(key, _)| key.clone())
+            .iter_mut()
+            .filter_map(|(key, failure)| {
+                failure.due.take_if(|due| *due <= now)?;
+                Some(key.clone())
+            })
             .collect()
     }
 
     /// Waits until the next object is due; for ever when none is.
     pub async fn next_due(&self) {
-        match self.failed.values().map(|failure| failure.due).min() {
+        match self.failed.values().filter_map(|failure| failure.due).min() {
             Some(due) => tokio::time::sleep_until(due).await,
             None => std::future::pending().await,
         }
@@ -82,6 +88,7 @@ mod tests {
             backoff.next_due().await;
             longest = longest.max(before.elapsed());
             assert_eq!(backoff.due(), ["a"]);
+            assert!(backoff.due().is_empty(), "it is given out once");
         }
         assert!(longest > Duration::from_secs(40) && longest < Duration::from_secs(76));
         backoff.forget(&"a");

@@ -3,11 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
+use crate::runtime::paced_watches::PacedWatches;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection may be silent while something is read from it: a list, or a watch, on which
+/// kube-apiserver sends a bookmark every minute. A network that loses packets shows within this time.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -57,5 +63,9 @@ pub async fn client(
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
-    Client::try_from(config).map_err(|source| ClientError::Build { source })
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    let builder =
+        ClientBuilder::try_from(config).map_err(|source| ClientError::Build { source })?;
+    Ok(builder.with_layer(&PacedWatches::default()).build())
 }

@@ -4,7 +4,8 @@
 //! and one that cannot be published is logged and dropped. Nothing depends on an event.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -41,21 +42,31 @@ pub enum Severity {
 /// Publishes events in the background. Clones share one queue.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Event>,
-    published: Arc<Mutex<BTreeMap<String, Instant>>>,
+    queue: mpsc::Sender<(Digest, Event)>,
+    published: Published,
     instance: String,
 }
+
+/// Of what makes events equal: object, reason and note.
+type Digest = u64;
+
+/// When each event was published, or began to wait for it.
+#[derive(Clone, Default)]
+struct Published(Arc<Mutex<BTreeMap<Digest, Instant>>>);
 
 impl Recorder {
     /// A recorder and the task that publishes what it is given; `instance` names this process.
     #[must_use = "events are published only while the task runs"]
     pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()>) {
-        let (queue, mut waiting) = mpsc::channel::<Event>(QUEUE);
+        let (queue, mut waiting) = mpsc::channel::<(Digest, Event)>(QUEUE);
+        let published = Published::default();
+        let done = published.clone();
         let publish = async move {
-            while let Some(event) = waiting.recv().await {
+            while let Some((digest, event)) = waiting.recv().await {
                 let namespace = event.metadata.namespace.clone().unwrap_or_default();
                 let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
                 if let Err(error) = call(events.create(&PostParams::default(), &event)).await {
+                    done.forget(digest);
                     let error = crate::error_chain(&error);
                     tracing::debug!(%error, reason = event.reason, "cannot publish an event");
                 }
@@ -64,7 +75,7 @@ impl Recorder {
         (
             Self {
                 queue,
-                published: Arc::default(),
+                published,
                 instance,
             },
             publish,
@@ -80,8 +91,10 @@ impl Recorder {
         action: &str,
         note: &str,
     ) {
-        let uid = regarding.uid.as_deref().unwrap_or_default();
-        if !self.is_new(format!("{uid}\n{reason}\n{note}")) {
+        let mut hasher = DefaultHasher::new();
+        (&regarding.uid, reason, note).hash(&mut hasher);
+        let digest = hasher.finish();
+        if !self.published.note(digest) {
             return;
         }
         let now = Timestamp::now();
@@ -116,18 +129,19 @@ impl Recorder {
             reporting_instance: Some(crate::truncate(&self.instance, 128).into()),
             ..Default::default()
         };
-        if self.queue.try_send(event).is_err() {
+        if self.queue.try_send((digest, event)).is_err() {
+            self.published.forget(digest);
             tracing::debug!(reason, "too many events wait; one is dropped");
         }
     }
+}
 
-    fn is_new(&self, key: String) -> bool {
+impl Published {
+    /// Notes an event; false when an equal one was noted lately.
+    fn note(&self, digest: Digest) -> bool {
         let now = Instant::now();
-        let mut published = self
-            .published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if published.get(&key).is_some_and(|at| now - *at < QUIET) {
+        let mut published = self.lock();
+        if published.get(&digest).is_some_and(|at| now - *at < QUIET) {
             return false;
         }
         if published.len() >= REMEMBERED {
@@ -136,7 +150,42 @@ impl Recorder {
         if published.len() >= REMEMBERED {
             published.clear();
         }
-        published.insert(key, now);
+        published.insert(digest, now);
         true
+    }
+
+    /// The event was not published after all.
+    fn forget(&self, digest: Digest) {
+        self.lock().remove(&digest);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_equal_event_is_repeated_only_after_a_while_or_when_it_was_lost() {
+        let published = Published::default();
+        assert!(published.note(1));
+        assert!(!published.note(1));
+        assert!(published.note(2));
+        published.forget(1);
+        assert!(published.note(1));
+        tokio::time::advance(QUIET).await;
+        assert!(published.note(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_bounded() {
+        let published = Published::default();
+        for digest in (0..).take(REMEMBERED + 1) {
+            assert!(published.note(digest));
+        }
+        assert!(published.lock().len() <= REMEMBERED);
     }
 }

@@ -13,4 +13,5 @@ pub mod http;
 pub mod leader;
 pub mod logging;
 pub mod metrics;
+mod paced_watches;
 pub mod run;

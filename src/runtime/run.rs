@@ -68,6 +68,10 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// A task that works for as long as the process does has ended: a bug. The process ends too, so
+    /// that it is started anew.
+    #[error("a task broke off, which is a bug; the log says more")]
+    TaskEnded,
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals {
@@ -79,7 +83,7 @@ pub enum RunError {
 /// Runs the operator until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start, or a part of it broke off.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let Config {
         kubeconfig,
@@ -147,14 +151,31 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     observe::start(&context, &health, &mut tasks);
     controllers::start(&context, &health, &mut tasks);
 
-    shutdown.cancelled().await;
+    let outcome = until_the_end(&shutdown, [&mut tasks, &mut services]).await;
+    shutdown.cancel();
     tracing::info!("stopping");
     tasks.shutdown().await;
     let ended = async { while services.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, ended).await.is_err() {
         tracing::warn!("the Lease or open HTTP connections did not end in time");
     }
-    Ok(())
+    outcome
+}
+
+/// Waits for `shutdown`, or for the end of a task, none of which ends before.
+async fn until_the_end(
+    shutdown: &CancellationToken,
+    [tasks, services]: [&mut JoinSet<()>; 2],
+) -> Result<(), RunError> {
+    let ended = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        Some(ended) = tasks.join_next() => ended,
+        Some(ended) = services.join_next() => ended,
+    };
+    let error = ended.err().map(|error| error.to_string());
+    tracing::error!(error, "a task broke off");
+    Err(RunError::TaskEnded)
 }
 
 /// Cancels `shutdown` on the first SIGTERM or SIGINT.
@@ -205,5 +226,24 @@ async fn discover(client: Client, found: watch::Sender<Option<CertificatesApi>>)
             () = backoff.next_due() => {}
             () = tokio::time::sleep(DISCOVERY_PERIOD) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_process_ends_when_a_task_breaks_off_and_not_before() {
+        let shutdown = CancellationToken::new();
+        let (mut tasks, mut services) = (JoinSet::new(), JoinSet::new());
+        tasks.spawn(std::future::pending());
+        services.spawn(shutdown.clone().cancelled_owned());
+        services.spawn(async { panic!("a bug") });
+        let outcome = until_the_end(&shutdown, [&mut tasks, &mut services]).await;
+        assert!(matches!(outcome, Err(RunError::TaskEnded)), "{outcome:?}");
+        shutdown.cancel();
+        let outcome = until_the_end(&shutdown, [&mut tasks, &mut services]).await;
+        assert!(outcome.is_ok(), "{outcome:?}");
     }
 }

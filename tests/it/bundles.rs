@@ -29,7 +29,9 @@ where
 #[tokio::test]
 async fn the_cluster_trust_bundle_is_labelled_and_restored_whatever_befalls_it() {
     let world = World::new().await;
-    world.trust_domain_condition("BundlePublished", "True").await;
+    world
+        .trust_domain_condition("BundlePublished", "True")
+        .await;
     let bundles = Api::<ClusterTrustBundle>::all(world.client.clone());
     let name = world.bundle_name();
     let good = bundles.get(&name).await.unwrap();
@@ -46,7 +48,11 @@ async fn the_cluster_trust_bundle_is_labelled_and_restored_whatever_befalls_it()
 
     let foreign = crate::support::ca("foreign").pem();
     let is_good = |found: &ClusterTrustBundle| {
-        found.spec == good.spec && good.labels().iter().all(|it| found.labels().get(it.0) == Some(it.1))
+        found.spec == good.spec
+            && good
+                .labels()
+                .iter()
+                .all(|it| found.labels().get(it.0) == Some(it.1))
     };
     for change in [
         json!({ "spec": { "trustBundle": foreign } }),
@@ -57,7 +63,10 @@ async fn the_cluster_trust_bundle_is_labelled_and_restored_whatever_befalls_it()
         merge_patch(&bundles, &name, change).await;
         object_that(&bundles, &name, is_good).await;
     }
-    bundles.delete(&name, &DeleteParams::default()).await.unwrap();
+    bundles
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
     object_that(&bundles, &name, is_good).await;
 }
 
@@ -94,20 +103,36 @@ async fn selected_namespaces_have_copies_in_every_form_also_those_that_come_late
     object_that(&copies(&second), name, is_copy).await;
     assert!(copies(&others).get_opt(name).await.unwrap().is_none());
 
-    merge_patch(&copies(&first), name, json!({ "data": { "pem": "spoilt", "more": "x" } })).await;
-    copies(&second).delete(name, &DeleteParams::default()).await.unwrap();
+    merge_patch(
+        &copies(&first),
+        name,
+        json!({ "data": { "pem": "spoilt", "more": "x" } }),
+    )
+    .await;
+    copies(&second)
+        .delete(name, &DeleteParams::default())
+        .await
+        .unwrap();
     for namespace in [&first, &second] {
         object_that(&copies(namespace), name, is_copy).await;
     }
 
     // A namespace that loses its label loses its copy, and one that gains it gains one.
     let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(world.client.clone());
-    merge_patch(&namespaces, &first, json!({ "metadata": { "labels": { "bundle": null } } })).await;
+    merge_patch(
+        &namespaces,
+        &first,
+        json!({ "metadata": { "labels": { "bundle": null } } }),
+    )
+    .await;
     let gained = json!({ "metadata": { "labels": { "bundle": world.class } } });
     merge_patch(&namespaces, &others, gained).await;
     object_that(&copies(&others), name, is_copy).await;
     wait_until("the copy to be removed", SOON, || async {
-        let found = copies(&first).get_opt(name).await.map_err(|error| error.to_string())?;
+        let found = copies(&first)
+            .get_opt(name)
+            .await
+            .map_err(|error| error.to_string())?;
         found.map_or(Ok(()), |_| Err("it is there".to_owned()))
     })
     .await;
@@ -121,7 +146,10 @@ async fn selected_namespaces_have_copies_in_every_form_also_those_that_come_late
         .await;
     object_that(&copies(&second), &renamed, |_| true).await;
     wait_until("the copy of the old name to be removed", SOON, || async {
-        let found = copies(&second).get_opt(name).await.map_err(|error| error.to_string())?;
+        let found = copies(&second)
+            .get_opt(name)
+            .await
+            .map_err(|error| error.to_string())?;
         found.map_or(Ok(()), |_| Err("it is there".to_owned()))
     })
     .await;
@@ -151,19 +179,48 @@ async fn what_is_somebody_elses_is_left_alone_and_the_status_says_so() {
     world
         .apply_trust_domain(json!({ "bundleConfigMaps": { "namespaceSelector": selector } }))
         .await;
-    let condition = world.trust_domain_condition("BundlePublished", "False").await;
-    assert!(condition.message.contains(&world.bundle_name()), "{}", condition.message);
-    assert_eq!(bundles.get(&world.bundle_name()).await.unwrap().spec.trust_bundle, foreign);
-    bundles.delete(&world.bundle_name(), &DeleteParams::default()).await.unwrap();
+    let condition = world
+        .trust_domain_condition("BundlePublished", "False")
+        .await;
+    assert!(
+        condition.message.contains(&world.bundle_name()),
+        "{}",
+        condition.message
+    );
+    assert_eq!(
+        bundles
+            .get(&world.bundle_name())
+            .await
+            .unwrap()
+            .spec
+            .trust_bundle,
+        foreign
+    );
+    bundles
+        .delete(&world.bundle_name(), &DeleteParams::default())
+        .await
+        .unwrap();
 
     let condition = world
         .trust_domain_reason("BundlePublished", "ConfigMapsNotWritten")
         .await;
-    assert!(condition.message.contains(&world.namespace), "{}", condition.message);
+    assert!(
+        condition.message.contains(&world.namespace),
+        "{}",
+        condition.message
+    );
     world.trust_domain_condition("AuthorityReady", "True").await;
     let kept = copies.get("spiffe-bundle").await.unwrap().data;
-    assert_eq!(kept, Some(BTreeMap::from([("pem".into(), "theirs".into())])));
-    copies.delete("spiffe-bundle", &DeleteParams::default()).await.unwrap();
-    world.trust_domain_condition("BundlePublished", "True").await;
+    assert_eq!(
+        kept,
+        Some(BTreeMap::from([("pem".into(), "theirs".into())]))
+    );
+    copies
+        .delete("spiffe-bundle", &DeleteParams::default())
+        .await
+        .unwrap();
+    world
+        .trust_domain_condition("BundlePublished", "True")
+        .await;
     world.trust_domain_condition("Ready", "True").await;
 }

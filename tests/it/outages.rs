@@ -10,7 +10,9 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{ControlPlane, Fault, FaultyApiServer, Operator, Options, World, unique, wait_until};
+use crate::support::{
+    ControlPlane, Fault, FaultyApiServer, Operator, Options, World, unique, wait_until,
+};
 
 /// The watches come back with the pause that errors cause, which is half a minute at most.
 const CAUGHT_UP: Duration = Duration::from_secs(90);
@@ -217,7 +219,10 @@ async fn errors_of_the_api_server_cost_no_identity_and_are_not_answered_by_more_
         assert_calm(&operator, period).await;
         // A dozen watches, a Lease that is renewed every two seconds, and reconciles.
         let requests = proxy.requests() - before;
-        assert!(requests < 400, "{requests} requests in {period:?} of {fault:?}");
+        assert!(
+            requests < 400,
+            "{requests} requests in {period:?} of {fault:?}"
+        );
         assert_eq!(entries(&operator, &world).await, Some(pods), "{fault:?}");
         let pod = world.pod(&unique("web"), &[("app", "web")]).await;
         let request = world.request(&pod, &[]).await;

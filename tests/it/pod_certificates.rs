@@ -5,12 +5,15 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::PodCertificateRequest;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
 use serde_json::{Value, json};
 
 use crate::support::{
     ControlPlane, Kubelet, Options, SOON, World, certificate_pod, pod, unique, verdict, wait_until,
 };
+
+/// What a projection's `userAnnotations` say.
+type Annotations<'a> = &'a [(&'a str, &'a str)];
 
 /// An empty request, but for what `change` adds.
 fn csr(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
@@ -31,7 +34,13 @@ async fn ask(
     let request = wait_until("the request to be taken", SOON, || async {
         world
             .kubelet
-            .request_with_csr(&signer, &pod, &world.service_account, annotations, csr.to_vec())
+            .request_with_csr(
+                &signer,
+                &pod,
+                &world.service_account,
+                annotations,
+                csr.to_vec(),
+            )
             .await
             .map_err(|error| error.to_string())
     })
@@ -46,7 +55,9 @@ async fn what_can_never_become_right_is_denied_and_the_pod_says_why() {
     world.apply_cluster_spiffe_id("web", json!({})).await;
     let key = KeyPair::generate().unwrap();
     let empty = csr(&key, |_| ());
-    let with_subject = csr(&key, |it| it.distinguished_name.push(DnType::CommonName, "root"));
+    let with_subject = csr(&key, |it| {
+        it.distinguished_name.push(DnType::CommonName, "root");
+    });
     let with_id = csr(&key, |it| {
         let id = "spiffe://example.org/admin".try_into().unwrap();
         it.subject_alt_names.push(SanType::URI(id));
@@ -55,14 +66,29 @@ async fn what_can_never_become_right_is_denied_and_the_pod_says_why() {
     let id = "spiffe-operator.io/spiffe-id";
     let hint = "spiffe-operator.io/hint";
     let malformed = "InvalidUnverifiedUserAnnotations";
-    let cases: [(&[u8], &[(&str, &str)], &str, &str); 7] = [
+    let cases: [(&[u8], Annotations, &str, &str); 7] = [
         (&with_subject, &[], "RequestNotEmpty", "a subject"),
         (&with_id, &[], "RequestNotEmpty", "extensions"),
-        (&empty, &[("example.com/id", "x")], malformed, "unknown key example.com/id"),
-        (&empty, &[(id, "spiffe://Example.org/x")], malformed, "Example.org"),
+        (
+            &empty,
+            &[("example.com/id", "x")],
+            malformed,
+            "unknown key example.com/id",
+        ),
+        (
+            &empty,
+            &[(id, "spiffe://Example.org/x")],
+            malformed,
+            "Example.org",
+        ),
         (&empty, &[(id, "web")], malformed, "\"web\""),
         (&empty, &[(hint, "")], malformed, "is empty"),
-        (&empty, &[(id, &own_id), (hint, "main")], malformed, "not both"),
+        (
+            &empty,
+            &[(id, &own_id), (hint, "main")],
+            malformed,
+            "not both",
+        ),
     ];
     for (csr, annotations, reason, words) in cases {
         let (pod, answer) = ask(&world, csr, annotations).await;
@@ -113,8 +139,13 @@ async fn keys_that_are_too_weak_get_no_certificate() {
     let world = World::new().await;
     world.apply_cluster_spiffe_id("web", json!({})).await;
     let folder = tempfile::tempdir().unwrap();
-    for key in ["rsa:1024", "rsa:2048", "ec -pkeyopt ec_paramgen_curve:secp224r1"] {
-        let arguments = format!("req -new -batch -nodes -outform DER -out csr -keyout key -newkey {key}");
+    for key in [
+        "rsa:1024",
+        "rsa:2048",
+        "ec -pkeyopt ec_paramgen_curve:secp224r1",
+    ] {
+        let arguments =
+            format!("req -new -batch -nodes -outform DER -out csr -keyout key -newkey {key}");
         let made = std::process::Command::new("openssl")
             .args(arguments.split(' '))
             .args(["-subj", "/"])
@@ -146,7 +177,10 @@ async fn oversized_requests_are_refused_and_hold_up_nobody() {
     let world = World::new().await;
     world.apply_cluster_spiffe_id("web", json!({})).await;
     let key = KeyPair::generate().unwrap();
-    let large = csr(&key, |it| it.distinguished_name.push(DnType::CommonName, "x".repeat(20_000)));
+    let large = csr(&key, |it| {
+        it.distinguished_name
+            .push(DnType::CommonName, "x".repeat(20_000));
+    });
     let pod = world.pod("large", &[("app", "web")]).await;
     world.verified_chain(&world.answer(&pod, &[]).await).await;
     let signer = world.signer();
@@ -171,10 +205,15 @@ async fn oversized_requests_are_refused_and_hold_up_nobody() {
 #[tokio::test]
 async fn an_identity_that_is_not_the_pods_is_waited_for_and_its_own_are_named() {
     let world = World::new().await;
-    world.apply_cluster_spiffe_id("web", json!({ "hint": "main" })).await;
+    world
+        .apply_cluster_spiffe_id("web", json!({ "hint": "main" }))
+        .await;
     for (key, value) in [
         ("spiffe-operator.io/hint", "db"),
-        ("spiffe-operator.io/spiffe-id", &format!("spiffe://{}/db", world.trust_domain)),
+        (
+            "spiffe-operator.io/spiffe-id",
+            &format!("spiffe://{}/db", world.trust_domain),
+        ),
     ] {
         let pod = world.pod(&unique("web"), &[("app", "web")]).await;
         let request = world.request(&pod, &[(key, value)]).await;
@@ -190,7 +229,11 @@ async fn an_identity_that_is_not_the_pods_is_waited_for_and_its_own_are_named() 
             )
             .await;
         let answer = world.kubelet.answer(&request).await;
-        assert!(verdict(&answer).message.ends_with("/db"), "{:?}", verdict(&answer));
+        assert!(
+            verdict(&answer).message.ends_with("/db"),
+            "{:?}",
+            verdict(&answer)
+        );
         world.verified_chain(&answer).await;
         world.delete_cluster_spiffe_id(&id).await;
     }
@@ -204,14 +247,18 @@ async fn of_several_identities_the_oldest_objects_is_given_unless_another_is_ask
         json!({ "spiffeIDTemplate": template, "hint": hint })
     };
     // By name and by path the second comes first.
-    world.apply_cluster_spiffe_id("z", hinted("z", "first")).await;
+    world
+        .apply_cluster_spiffe_id("z", hinted("z", "first"))
+        .await;
     world.a_second_later().await;
-    world.apply_cluster_spiffe_id("a", hinted("a", "second")).await;
+    world
+        .apply_cluster_spiffe_id("a", hinted("a", "second"))
+        .await;
     let pod = world.pod("web", &[("app", "web")]).await;
     world.entries_are(2).await;
     let a = format!("spiffe://{}/a", world.trust_domain);
     let z = format!("spiffe://{}/z", world.trust_domain);
-    let cases: [(&[(&str, &str)], &str); 4] = [
+    let cases: [(Annotations, &str); 4] = [
         (&[], &z),
         (&[("spiffe-operator.io/hint", "second")], &a),
         (&[("spiffe-operator.io/spiffe-id", &a)], &a),
@@ -229,7 +276,9 @@ async fn of_several_identities_the_oldest_objects_is_given_unless_another_is_ask
 async fn only_entries_that_hold_for_the_pod_as_a_whole_are_given() {
     let world = World::new().await;
     let selectors = |selector: &str| json!({ "workloadSelectorTemplates": [selector] });
-    let id = world.apply_cluster_spiffe_id("web", selectors("k8s:container-name:main")).await;
+    let id = world
+        .apply_cluster_spiffe_id("web", selectors("k8s:container-name:main"))
+        .await;
     let pod = world.pod("web", &[("app", "web")]).await;
     let request = world.request(&pod, &[]).await;
     let uid = pod.uid().unwrap();
@@ -237,8 +286,12 @@ async fn only_entries_that_hold_for_the_pod_as_a_whole_are_given() {
     assert!(note.contains("containers"), "{note}");
     world.delete_cluster_spiffe_id(&id).await;
     let namespace = "k8s:ns:{{ .PodMeta.Namespace }}";
-    world.apply_cluster_spiffe_id("own", selectors(namespace)).await;
-    world.verified_chain(&world.kubelet.answer(&request).await).await;
+    world
+        .apply_cluster_spiffe_id("own", selectors(namespace))
+        .await;
+    world
+        .verified_chain(&world.kubelet.answer(&request).await)
+        .await;
 }
 
 #[tokio::test]
@@ -246,14 +299,15 @@ async fn lifetimes_are_right_to_the_second() {
     let world = World::new().await;
     let hours = SignedDuration::from_hours;
     for (entry_ttl, max_seconds, lifetime) in [
-        (json!(null), 86_400, hours(6)),
-        (json!("2h"), 86_400, hours(2)),
-        (json!("48h"), 86_400, hours(24)),
-        (json!("5m"), 86_400, hours(1)),
-        (json!("6h"), 3600, hours(1)),
-        (json!("6h"), 3601, SignedDuration::from_secs(3601)),
+        (None, 86_400, hours(6)),
+        (Some("2h"), 86_400, hours(2)),
+        (Some("48h"), 86_400, hours(24)),
+        (Some("5m"), 86_400, hours(1)),
+        (Some("6h"), 3600, hours(1)),
+        (Some("6h"), 3601, SignedDuration::from_secs(3601)),
     ] {
-        world.apply_cluster_spiffe_id("web", json!({ "ttl": entry_ttl })).await;
+        let changes = entry_ttl.map_or(json!({}), |ttl| json!({ "ttl": ttl }));
+        world.apply_cluster_spiffe_id("web", changes).await;
         let pod = world.pod(&unique("web"), &[("app", "web")]).await;
         let answer = wait_until("a certificate of the new lifetime", SOON, || async {
             let answer = world.answer_within(&pod, max_seconds).await;
@@ -263,13 +317,21 @@ async fn lifetimes_are_right_to_the_second() {
             if start.duration_until(end) == lifetime {
                 Ok(answer)
             } else {
-                Err(format!("{entry_ttl}, at most {max_seconds} s: {start} to {end}"))
+                Err(format!(
+                    "{entry_ttl:?}, at most {max_seconds} s: {start} to {end}"
+                ))
             }
         })
         .await;
         let status = answer.status.clone().unwrap();
-        let (start, refresh) = (status.not_before.unwrap().0, status.begin_refresh_at.unwrap().0);
-        assert_eq!(start.duration_until(refresh).as_secs(), lifetime.as_secs() / 2);
+        let (start, refresh) = (
+            status.not_before.unwrap().0,
+            status.begin_refresh_at.unwrap().0,
+        );
+        assert_eq!(
+            start.duration_until(refresh).as_secs(),
+            lifetime.as_secs() / 2
+        );
         let signed = answer.status.as_ref().unwrap().conditions.clone().unwrap()[0]
             .last_transition_time
             .0;
@@ -298,7 +360,9 @@ async fn where_v1beta1_is_served_older_kubelets_bare_keys_are_answered_too() {
     world.apply_cluster_spiffe_id("web", json!({})).await;
     world.issue().await;
 
-    let kubelet = Kubelet::new(&own, &world.node).await.with_version("v1beta1");
+    let kubelet = Kubelet::new(&own, &world.node)
+        .await
+        .with_version("v1beta1");
     let key = KeyPair::generate().unwrap();
     let pod = world.pod("old", &[("app", "web")]).await;
     let uid = pod.uid().unwrap();
@@ -332,18 +396,34 @@ async fn a_cluster_without_pod_certificates_is_told_so_and_has_all_else() {
     ];
     let (own, world) = world_on(&arguments).await;
     let operator = World::operator(&own).await;
-    world.apply_trust_domain(json!({ "bundleConfigMaps": {} })).await;
+    world
+        .apply_trust_domain(json!({ "bundleConfigMaps": {} }))
+        .await;
     let id = world.apply_cluster_spiffe_id("web", json!({})).await;
-    let served = world.trust_domain_reason("PodCertificates", "APINotServed").await;
+    let served = world
+        .trust_domain_reason("PodCertificates", "APINotServed")
+        .await;
     assert_eq!(served.status, "False");
     assert!(served.message.contains("1.37"), "{}", served.message);
     world.trust_domain_condition("Ready", "True").await;
-    world.trust_domain_condition("BundlePublished", "True").await;
+    world
+        .trust_domain_condition("BundlePublished", "True")
+        .await;
     assert_eq!(world.published_bundle().await.roots().count(), 1);
     let labels = [("app", "web")];
     let spec = json!({ "serviceAccountName": "workload" });
-    pod(&world.client, &world.namespace, "web", &world.node.name_any(), &labels, spec).await;
-    world.cluster_spiffe_id_stats(&id, |stats| stats.entries_to_set == 1).await;
+    pod(
+        &world.client,
+        &world.namespace,
+        "web",
+        &world.node.name_any(),
+        &labels,
+        spec,
+    )
+    .await;
+    world
+        .cluster_spiffe_id_stats(&id, |stats| stats.entries_to_set == 1)
+        .await;
     operator.ready().await;
 }
 
@@ -358,7 +438,14 @@ async fn requests_for_other_signers_are_left_alone() {
         .await;
     // By the time that a later request is answered, the earlier one would be.
     world.issue().await;
-    assert!(world.kubelet.read(&request).await.status.is_none_or(|it| it.conditions.is_none()));
+    assert!(
+        world
+            .kubelet
+            .read(&request)
+            .await
+            .status
+            .is_none_or(|it| it.conditions.is_none())
+    );
 }
 
 #[tokio::test]
@@ -374,7 +461,13 @@ async fn a_pod_of_another_trust_domain_in_the_same_cluster_waits() {
         .request(&other.signer(), &pod, &mine.service_account, &[])
         .await;
     let uid = pod.uid().unwrap();
-    let note = mine.event(&mine.namespace, &uid, "NotRegistered").await;
-    assert!(note.contains(&other.trust_domain), "{note}");
-    assert!(mine.kubelet.read(&request).await.status.is_none_or(|it| it.conditions.is_none()));
+    let told = mine.event(&mine.namespace, &uid, "NotRegistered").await;
+    assert!(told.contains(&other.trust_domain), "{told}");
+    assert!(
+        mine.kubelet
+            .read(&request)
+            .await
+            .status
+            .is_none_or(|it| it.conditions.is_none())
+    );
 }

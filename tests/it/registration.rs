@@ -57,13 +57,19 @@ async fn the_first_status_says_that_work_is_under_way() {
         use futures::StreamExt;
         while let Some(event) = seen.next().await {
             use kube::runtime::watcher::Event::{Apply, InitApply};
-            let (Apply(object) | InitApply(object)) = event.unwrap() else { continue };
+            let (Apply(object) | InitApply(object)) = event.unwrap() else {
+                continue;
+            };
             let status = object.status.clone().unwrap_or_default();
             if object.name_any() != name || status.conditions.is_empty() {
                 continue;
             }
             assert_eq!(status.observed_generation, object.metadata.generation);
-            let ready = status.conditions.iter().find(|it| it.type_ == "Ready").unwrap();
+            let ready = status
+                .conditions
+                .iter()
+                .find(|it| it.type_ == "Ready")
+                .unwrap();
             statuses.push(ready.status.clone());
             if ready.status == "True" {
                 return;
@@ -71,7 +77,11 @@ async fn the_first_status_says_that_work_is_under_way() {
         }
     });
     settled.await.unwrap();
-    assert_eq!(statuses.first().map(String::as_str), Some("Unknown"), "{statuses:?}");
+    assert_eq!(
+        statuses.first().map(String::as_str),
+        Some("Unknown"),
+        "{statuses:?}"
+    );
 }
 
 #[tokio::test]
@@ -92,17 +102,30 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
         failing.push(pod);
     }
     let good = world.pod("good", &[("app", "web")]).await;
-    merge_patch(&pods, "good", json!({ "metadata": { "annotations": { "role": "web" } } })).await;
+    merge_patch(
+        &pods,
+        "good",
+        json!({ "metadata": { "annotations": { "role": "web" } } }),
+    )
+    .await;
     let status = world
         .cluster_spiffe_id_stats(&name, |stats| {
             stats.pod_entry_render_failures == 12 && stats.entries_to_set == 1
         })
         .await;
     assert_eq!(status.stats.pods_selected, 13);
-    let named: Vec<_> = status.failing_pods.iter().map(|pod| pod.name.as_str()).collect();
+    let named: Vec<_> = status
+        .failing_pods
+        .iter()
+        .map(|pod| pod.name.as_str())
+        .collect();
     let first_ten: Vec<_> = failing.iter().take(10).map(ResourceExt::name_any).collect();
     assert_eq!(named, first_ten);
-    assert!(status.failing_pods[0].message.contains("/a role"), "{:?}", status.failing_pods[0]);
+    assert!(
+        status.failing_pods[0].message.contains("/a role"),
+        "{:?}",
+        status.failing_pods[0]
+    );
     let failed = condition::<ClusterSPIFFEID>(&world.client, &name, "RenderFailed", "True").await;
     assert!(failed.message.contains("12 pods"), "{}", failed.message);
     condition::<ClusterSPIFFEID>(&world.client, &name, "Ready", "True").await;
@@ -120,7 +143,12 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
         .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 13)
         .await;
     assert!(status.failing_pods.is_empty());
-    assert!(status.conditions.iter().all(|it| it.type_ != "RenderFailed"));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|it| it.type_ != "RenderFailed")
+    );
 }
 
 #[tokio::test]
@@ -139,8 +167,16 @@ async fn what_a_template_may_not_render_is_named_with_what_it_rendered() {
             "InvalidSPIFFEID",
             "<no value>",
         ),
-        (json!({ "dnsNameTemplates": [long] }), "InvalidDNSName", long.as_str()),
-        (json!({ "dnsNameTemplates": ["a b.{{ .PodMeta.Name }}"] }), "InvalidDNSName", "a b.web"),
+        (
+            json!({ "dnsNameTemplates": [long] }),
+            "InvalidDNSName",
+            long.as_str(),
+        ),
+        (
+            json!({ "dnsNameTemplates": ["a b.{{ .PodMeta.Name }}"] }),
+            "InvalidDNSName",
+            "a b.web",
+        ),
         (
             json!({ "workloadSelectorTemplates": ["k8s{{ .PodMeta.Name }}"] }),
             "InvalidSelector",
@@ -163,19 +199,29 @@ async fn what_a_template_may_not_render_is_named_with_what_it_rendered() {
     let name = world
         .apply_cluster_spiffe_id("ok", json!({ "dnsNameTemplates": ["My_Service.Example"] }))
         .await;
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1).await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1)
+        .await;
     world.verified_chain(&world.answer(&pod, &[]).await).await;
 }
 
 #[tokio::test]
 async fn of_equal_entries_the_oldest_objects_counts_and_the_others_say_whose_it_is() {
     let world = World::new().await;
-    let older = world.apply_cluster_spiffe_id("older", json!({ "hint": "older" })).await;
+    let older = world
+        .apply_cluster_spiffe_id("older", json!({ "hint": "older" }))
+        .await;
     world.a_second_later().await;
-    let younger = world.apply_cluster_spiffe_id("younger", json!({ "hint": "younger" })).await;
+    let younger = world
+        .apply_cluster_spiffe_id("younger", json!({ "hint": "younger" }))
+        .await;
     let pod = world.pod("web", &[("app", "web")]).await;
-    world.cluster_spiffe_id_stats(&older, |stats| stats.entries_to_set == 1).await;
-    world.cluster_spiffe_id_stats(&younger, |stats| stats.entries_masked == 1).await;
+    world
+        .cluster_spiffe_id_stats(&older, |stats| stats.entries_to_set == 1)
+        .await;
+    world
+        .cluster_spiffe_id_stats(&younger, |stats| stats.entries_masked == 1)
+        .await;
     let masked = condition::<ClusterSPIFFEID>(&world.client, &younger, "Masked", "True").await;
     assert!(masked.message.contains(&older), "{}", masked.message);
     let uid = pod.uid().unwrap();
@@ -187,8 +233,12 @@ async fn of_equal_entries_the_oldest_objects_counts_and_the_others_say_whose_it_
     assert!(note.contains(&older), "{note}");
 
     world.delete_cluster_spiffe_id(&older).await;
-    world.cluster_spiffe_id_stats(&younger, |stats| stats.entries_to_set == 1).await;
-    let request = world.answer(&pod, &[("spiffe-operator.io/hint", "younger")]).await;
+    world
+        .cluster_spiffe_id_stats(&younger, |stats| stats.entries_to_set == 1)
+        .await;
+    let request = world
+        .answer(&pod, &[("spiffe-operator.io/hint", "younger")])
+        .await;
     assert_eq!(verdict(&request).type_, "Issued");
 }
 
@@ -211,10 +261,17 @@ async fn static_entries_render_mask_and_fail_as_their_statuses_say() {
     .await;
     static_entry(&world, &broken, false, false, false).await;
     let stalled = condition::<ClusterStaticEntry>(&world.client, &broken, "Stalled", "True").await;
-    assert!(stalled.message.contains("other.test"), "{}", stalled.message);
+    assert!(
+        stalled.message.contains("other.test"),
+        "{}",
+        stalled.message
+    );
 
     let objects = Api::<ClusterStaticEntry>::all(world.client.clone());
-    objects.delete(&first, &DeleteParams::default()).await.unwrap();
+    objects
+        .delete(&first, &DeleteParams::default())
+        .await
+        .unwrap();
     static_entry(&world, &second, true, false, true).await;
 }
 
@@ -223,10 +280,8 @@ async fn an_unknown_federated_trust_domain_is_named_and_costs_nothing_else() {
     let world = World::new().await;
     let changes = json!({ "federatesWith": ["elsewhere.test", "spiffe://other.test"] });
     let name = world.apply_cluster_spiffe_id("web", changes.clone()).await;
-    let known = condition::<ClusterSPIFFEID>(
-        &world.client, &name, "FederationIncomplete", "True",
-    )
-    .await;
+    let known =
+        condition::<ClusterSPIFFEID>(&world.client, &name, "FederationIncomplete", "True").await;
     for domain in ["elsewhere.test", "other.test"] {
         assert!(known.message.contains(domain), "{}", known.message);
     }
@@ -251,23 +306,42 @@ async fn classes_namespaces_and_fallbacks_decide_who_is_served() {
     });
     let fallback = world.apply_cluster_spiffe_id("fallback", fallback).await;
     let node = world.node.name_any();
-    let inside = pod(&world.client, &ours, "web", &node, &[("app", "web")], json!({})).await;
+    let inside = pod(
+        &world.client,
+        &ours,
+        "web",
+        &node,
+        &[("app", "web")],
+        json!({}),
+    )
+    .await;
     world.pod("web", &[("app", "web")]).await;
-    world.cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == 2).await;
+    world
+        .cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == 2)
+        .await;
     let main = world
         .apply_cluster_spiffe_id("main", json!({ "namespaceSelector": selector }))
         .await;
     let status = world
         .cluster_spiffe_id_stats(&main, |stats| stats.entries_to_set == 1)
         .await;
-    assert_eq!((status.stats.namespaces_selected, status.stats.pods_selected), (1, 1));
+    assert_eq!(
+        (status.stats.namespaces_selected, status.stats.pods_selected),
+        (1, 1)
+    );
     let status = world
         .cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == 1)
         .await;
-    assert_eq!(status.stats.pods_selected, 2, "those left to others count too");
+    assert_eq!(
+        status.stats.pods_selected, 2,
+        "those left to others count too"
+    );
     let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
     let untouched = objects.get(&foreign).await.unwrap();
-    assert_eq!(untouched.status, None, "another class's object gets no status");
+    assert_eq!(
+        untouched.status, None,
+        "another class's object gets no status"
+    );
     let uid = inside.uid().unwrap();
     let note = world.event(&ours, &uid, "IdentityRemoved").await;
     assert!(note.contains("Superseded"), "{note}");
@@ -278,7 +352,13 @@ async fn classes_namespaces_and_fallbacks_decide_who_is_served() {
     let status = world
         .cluster_spiffe_id_stats(&main, |stats| stats.entries_to_set == 0)
         .await;
-    assert_eq!((status.stats.namespaces_selected, status.stats.namespaces_ignored), (1, 1));
+    assert_eq!(
+        (
+            status.stats.namespaces_selected,
+            status.stats.namespaces_ignored
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -343,7 +423,9 @@ async fn services_give_their_pods_dns_names() {
             b.sort();
             a == b && found.first().is_some_and(|name| name == "first.example")
         };
-        same(&found, &expected).then_some(()).ok_or(format!("{found:?}"))
+        same(&found, &expected)
+            .then_some(())
+            .ok_or(format!("{found:?}"))
     })
     .await;
 }
@@ -356,21 +438,33 @@ async fn a_pod_loses_its_identity_when_it_has_ended_or_is_no_longer_matched() {
     let kept = world.pod("kept", &[("app", "web")]).await;
     let relabelled = world.pod("relabelled", &[("app", "web")]).await;
     world.pod("finished", &[("app", "web")]).await;
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 3).await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 3)
+        .await;
 
     let ended = json!({ "status": { "phase": "Succeeded" } });
     pods.patch_status("finished", &PatchParams::default(), &Patch::Merge(ended))
         .await
         .unwrap();
-    merge_patch(&pods, "relabelled", json!({ "metadata": { "labels": { "app": "db" } } })).await;
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1).await;
+    merge_patch(
+        &pods,
+        "relabelled",
+        json!({ "metadata": { "labels": { "app": "db" } } }),
+    )
+    .await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1)
+        .await;
     let uid = relabelled.uid().unwrap();
     let note = world.event(&world.namespace, &uid, "IdentityRemoved").await;
     assert!(note.contains("NotSelected"), "{note}");
 
     // A node that goes takes no identity along.
     let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(world.client.clone());
-    nodes.delete(&world.node.name_any(), &DeleteParams::default()).await.unwrap();
+    nodes
+        .delete(&world.node.name_any(), &DeleteParams::default())
+        .await
+        .unwrap();
     let now = DeleteParams::default().grace_period(0);
     pods.delete("finished", &now).await.unwrap();
     let status = world
@@ -378,5 +472,7 @@ async fn a_pod_loses_its_identity_when_it_has_ended_or_is_no_longer_matched() {
         .await;
     assert_eq!(status.stats.entries_to_set, 1);
     pods.delete(&kept.name_any(), &now).await.unwrap();
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 0).await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 0)
+        .await;
 }

@@ -153,5 +153,8 @@ fn expired() -> impl IntoResponse {
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 410,
         "reason": "Expired", "message": "too old resource version",
     }});
-    ([(header::CONTENT_TYPE, "application/json")], format!("{event}\n"))
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        format!("{event}\n"),
+    )
 }

@@ -86,7 +86,8 @@ impl World {
     }
 
     /// Applies a ClusterSPIFFEID of this world's class, with `changes` to its spec, and gives its
-    /// name. Unless changed it gives the usual ID to the pods with the label `app: web`.
+    /// name. Unless changed it gives the usual ID to the pods of this world's namespace with the
+    /// label `app: web`.
     pub(crate) async fn apply_cluster_spiffe_id(&self, name: &str, changes: Value) -> String {
         let name = format!("{}-{name}", self.class);
         let mut object = json!({
@@ -97,6 +98,9 @@ impl World {
                 "className": self.class,
                 "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/\
                                      {{ .PodSpec.ServiceAccountName }}",
+                "namespaceSelector": {
+                    "matchLabels": { "kubernetes.io/metadata.name": self.namespace },
+                },
                 "podSelector": { "matchLabels": { "app": "web" } },
             },
         });
@@ -108,7 +112,10 @@ impl World {
     /// Deletes a ClusterSPIFFEID.
     pub(crate) async fn delete_cluster_spiffe_id(&self, name: &str) {
         let objects = Api::<ClusterSPIFFEID>::all(self.client.clone());
-        objects.delete(name, &DeleteParams::default()).await.unwrap();
+        objects
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     /// Waits until the counts of a ClusterSPIFFEID are as wanted, and gives its status.
