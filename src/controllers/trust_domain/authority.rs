@@ -14,8 +14,8 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::api::TrustDomain;
 use crate::authority::{
-    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Journal, PROPAGATION,
-    RotationPolicy, Step, advance,
+    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Edition, Journal,
+    PROPAGATION, RotationPolicy, Step, advance,
 };
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::published::labels;
@@ -177,6 +177,22 @@ impl AuthorityKeeper {
             reason: "KeysLost",
             message,
         })
+    }
+
+    /// What to say when `published` is later than the journal, as after an old backup was restored.
+    /// Going on from there would end in roots disappearing that the later journal had.
+    pub(super) fn outdated(&self, published: &Edition) -> Problem {
+        let message = format!(
+            "the ClusterTrustBundle holds the bundle of sequence {}, which is later than that of \
+             Secret {}; restore the newest backup of the Secret, or delete the ClusterTrustBundle \
+             to go on from here",
+            published.sequence,
+            AuthorityStore::secret_name(&self.owner)
+        );
+        Problem {
+            reason: "KeysOutdated",
+            message,
+        }
     }
 
     /// Takes the authority forward as far as it goes now, and writes what came of it. Gives the

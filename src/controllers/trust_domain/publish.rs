@@ -71,6 +71,18 @@ pub(super) fn published_roots(
         .unwrap_or_default()
 }
 
+/// The edition in the published ClusterTrustBundle of `settings`, if that is ours.
+pub(super) fn published_edition(
+    watched: &Watched<ClusterTrustBundle>,
+    settings: &DomainSettings,
+    owner: &OwnerReference,
+) -> Option<Edition> {
+    let name = cluster_trust_bundle_name(&settings.signer_name);
+    let object = watched.cache.get("", &name)?;
+    let is_ours = ownership(&object.metadata, owner) == Ownership::Ours;
+    edition(&object.metadata).filter(|_| is_ours)
+}
+
 /// What is to be published, and for whom.
 #[derive(Clone, Copy)]
 pub(super) struct Publication<'a> {

@@ -6,13 +6,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
 use crate::api::TrustDomain;
-use crate::authority::Authority;
+use crate::authority::{Authority, Edition};
 use crate::controllers::trust_domain::authority::KeepError;
 use crate::controllers::trust_domain::copies::Copies;
-use crate::controllers::trust_domain::publish::{Outcome, Publication, published_roots};
+use crate::controllers::trust_domain::publish::{
+    Outcome, Publication, published_edition, published_roots,
+};
 use crate::controllers::trust_domain::published::owner_reference;
 use crate::controllers::trust_domain::reconcile::{ReconcileError, Reconciliation};
 use crate::controllers::trust_domain::status::Seen;
@@ -116,8 +119,20 @@ impl Worker {
             seen.problem.get_or_insert(lost);
             return Ok(Reconciliation::Settled);
         }
-        let published = self.confirmed_roots(settings);
         let owner = owner_reference(object);
+        if self.later_published(settings, &owner).is_some() {
+            // By the lag of a watch, perhaps.
+            self.authority.forget_version();
+            seen.problem = self.authority.refresh(settings, None).await.map_err(keep)?;
+            if seen.problem.is_some() {
+                return Ok(Reconciliation::Settled);
+            }
+        }
+        if let Some(later) = self.later_published(settings, &owner) {
+            seen.problem = Some(self.authority.outdated(&later));
+            return Ok(Reconciliation::Settled);
+        }
+        let published = self.confirmed_roots(settings);
         let steps = self
             .authority
             .take_forward(settings, &published, candidate.as_ref(), &owner, now)
@@ -137,6 +152,17 @@ impl Worker {
             }
             Err(error) => Err(keep(error)),
         }
+    }
+
+    /// The edition in the ClusterTrustBundle, where that is later than the journal's.
+    fn later_published(
+        &self,
+        settings: &DomainSettings,
+        owner: &OwnerReference,
+    ) -> Option<Edition> {
+        let published = published_edition(self.cluster_trust_bundle.as_ref()?, settings, owner)?;
+        let own = self.authority.journal()?.edition()?;
+        (!own.may_replace(&published)).then_some(published)
     }
 
     /// The roots that verifiers are known to have. Where the cluster has no ClusterTrustBundles,
@@ -204,7 +230,6 @@ impl Worker {
             seen.cluster_trust_bundle = Some(outcome);
             if is_ahead {
                 // Somebody wrote a later journal, or the Secret was restored from an old backup.
-                self.authority.forget_version();
                 return Ok(());
             }
         }

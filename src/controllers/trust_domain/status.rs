@@ -1,7 +1,6 @@
 //! The status of a TrustDomain, from what was seen. Pure.
 
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
 
 use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
 use crate::api::{AuthorityStatus, TrustDomain, TrustDomainStatus};
@@ -10,7 +9,6 @@ use crate::controllers::trust_domain::authority::Problem;
 use crate::controllers::trust_domain::publish::Outcome;
 use crate::controllers::trust_domain::rights::rule_to_add;
 use crate::domains::{Conflict, DomainSettings, SettingsError, cluster_trust_bundle_name};
-use crate::store::AuthorityStore;
 
 /// Somebody signs.
 const AUTHORITY_READY: &str = "AuthorityReady";
@@ -151,7 +149,7 @@ pub(super) fn serving(
 ) -> TrustDomainStatus {
     let mut reports = vec![
         authority(seen, now),
-        bundle(object, settings, seen),
+        bundle(settings, seen),
         pod_certificates(settings, seen),
     ];
     // What is wrong comes before what is only waited for, which may be its consequence.
@@ -265,7 +263,7 @@ fn authority(seen: &Seen, now: Timestamp) -> Report {
     }
 }
 
-fn bundle(object: &TrustDomain, settings: &DomainSettings, seen: &Seen) -> Report {
+fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
     let report = |state: State, reason, message: String| {
         Report::new(BUNDLE_PUBLISHED, state, reason, message)
     };
@@ -279,13 +277,11 @@ fn bundle(object: &TrustDomain, settings: &DomainSettings, seen: &Seen) -> Repor
             return report(State::False, "NotOurs", message);
         }
         Some(Outcome::Ahead(sequence)) => {
-            let secret = AuthorityStore::secret_name(&object.name_any());
             let message = format!(
-                "ClusterTrustBundle {name} holds the bundle of sequence {sequence}, which is later \
-                 than that of Secret {secret}; restore the newest backup of the Secret, or delete \
-                 the ClusterTrustBundle to go back"
+                "ClusterTrustBundle {name} holds the later bundle of sequence {sequence} and is \
+                 left so"
             );
-            return report(State::False, "SecretOutdated", message);
+            return report(State::False, "KeysOutdated", message);
         }
         Some(Outcome::Failed(words)) => {
             let message = format!("ClusterTrustBundle {name}: {words}; it is tried again");
@@ -437,5 +433,98 @@ fn with_conditions(
         conditions: merge(before, reports, generation, now),
         observed_generation: generation,
         ..status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(spec: &serde_json::Value) -> TrustDomain {
+        let mut all = json!({
+            "trustDomain": "example.org", "authority": { "selfSigned": {} },
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(json!({
+            "apiVersion": "spiffe-operator.io/v1alpha1", "kind": "TrustDomain",
+            "metadata": { "name": "td" }, "spec": all,
+            "status": { "clusterTrustBundle": "before", "bundleConfigMap": "copies-before" },
+        }))
+        .unwrap()
+    }
+
+    fn serving(object: &TrustDomain, seen: &Seen) -> TrustDomainStatus {
+        let settings = DomainSettings::parse(&object.spec).unwrap();
+        super::serving(object, &settings, seen, Timestamp::UNIX_EPOCH)
+    }
+
+    fn condition<'a>(
+        status: &'a TrustDomainStatus,
+        kind: &str,
+    ) -> &'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|it| it.type_ == kind).unwrap()
+    }
+
+    #[test]
+    fn names_are_remembered_until_what_bears_them_is_withdrawn() {
+        let object = object(&json!({ "bundleConfigMaps": { "name": "copies" } }));
+        let names = |withdrawn| {
+            let mut seen = Seen::new(None);
+            seen.withdrawn = withdrawn;
+            seen.cluster_trust_bundle = Some(Outcome::Published);
+            let status = serving(&object, &seen);
+            (
+                status.cluster_trust_bundle.unwrap(),
+                status.bundle_config_map.unwrap(),
+            )
+        };
+        let before = ("before".to_owned(), "copies-before".to_owned());
+        assert_eq!(names(None), before);
+        assert_eq!(names(Some(Err("timeout".into()))), before);
+        let now = "spiffe-operator.io:example.org:bundle".to_owned();
+        assert_eq!(names(Some(Ok(()))), (now, "copies".to_owned()));
+    }
+
+    #[test]
+    fn an_active_ca_that_has_ended_is_not_ready() {
+        let object = object(&json!({}));
+        let mut seen = Seen::new(None);
+        seen.active_until = Timestamp::from_second(1).ok();
+        let status = serving(&object, &seen);
+        assert_eq!(condition(&status, AUTHORITY_READY).reason, "Active");
+        seen.active_until = Some(Timestamp::UNIX_EPOCH);
+        let status = serving(&object, &seen);
+        let ready = condition(&status, AUTHORITY_READY);
+        assert_eq!((&*ready.status, &*ready.reason), ("False", "Expired"));
+    }
+
+    #[test]
+    fn only_rbac_is_answered_with_a_rule_to_add() {
+        let object = object(&json!({ "bundleConfigMaps": {} }));
+        let message = |outcome: Outcome| {
+            let mut seen = Seen::new(None);
+            seen.withdrawn = Some(Ok(()));
+            seen.troubled_config_maps = vec![("shop".to_owned(), outcome)];
+            let status = serving(&object, &seen);
+            condition(&status, BUNDLE_PUBLISHED).message.clone()
+        };
+        let words = || "no".to_owned();
+        assert!(message(Outcome::Forbidden(words())).contains("add this rule"));
+        for outcome in [
+            Outcome::Refused(words()),
+            Outcome::Failed(words()),
+            Outcome::NotOurs,
+        ] {
+            let message = message(outcome);
+            assert!(
+                message.contains("shop") && !message.contains("rule"),
+                "{message}"
+            );
+        }
     }
 }
