@@ -58,8 +58,8 @@ pub fn advance(
         now,
         published,
         candidate: candidate.map(|ca| {
-            let certificate = ca.certificates().certificate();
-            (certificate.fingerprint(), certificate.not_after())
+            let certificates = ca.certificates();
+            (certificates.fingerprint(), certificates.not_after())
         }),
     };
     let mut journal = journal.clone();

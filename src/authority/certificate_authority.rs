@@ -1,7 +1,7 @@
 //! A CA that signs: its certificate, the chain above it and its key.
 //!
 //! Invariants: the key is the certificate's; the chain leads, link by link, from the certificate to
-//! the root; nothing that it signs outlives it, and the issuer's name in that is the CA's subject,
+//! the root; nothing that it signs outlives it or the chain above it, and the issuer's name in that is the CA's subject,
 //! byte for byte. Where a CA comes from: [`CertificateAuthority::self_signed`] here, and an imported
 //! one in [`super::import`].
 
@@ -14,8 +14,8 @@ use super::{KeyError, PrivateKey};
 use crate::{
     api::CaSubject,
     spiffe::{
-        CaCertificate, CaCertificateError, CaProfile, PublicKey, RandomnessError, SerialNumber,
-        SpiffeId, TrustDomainName, VerifyError, X509SvidProfile, id_of, pem,
+        CaCertificate, CaCertificateError, CaProfile, Fingerprint, PublicKey, RandomnessError,
+        SerialNumber, SpiffeId, TrustDomainName, VerifyError, X509SvidProfile, id_of, pem,
     },
 };
 
@@ -37,19 +37,44 @@ pub struct CaCertificates {
     intermediates: Vec<CertificateDer<'static>>,
     /// The CA itself, where it is self-signed.
     root: CertificateDer<'static>,
+    fingerprint: Fingerprint,
+    not_after: Timestamp,
 }
 
 impl CaCertificates {
-    pub(super) fn new(
-        certificate: CaCertificate,
-        intermediates: Vec<CertificateDer<'static>>,
-        root: CertificateDer<'static>,
-    ) -> Self {
+    /// `above` are the certificates above the CA's, each one's issuer after it, the root last; none
+    /// above a root.
+    pub(super) fn new(certificate: CaCertificate, above: &[CaCertificate]) -> Self {
+        let ends = above.iter().map(CaCertificate::not_after);
+        let not_after = ends.fold(certificate.not_after(), Timestamp::min);
+        let (root, intermediates) = match above {
+            [intermediates @ .., root] => (root.der().clone(), intermediates),
+            [] => (certificate.der().clone(), above),
+        };
+        let mut chain = certificate.der().to_vec();
+        above
+            .iter()
+            .for_each(|ca| chain.extend_from_slice(ca.der()));
         Self {
-            certificate,
-            intermediates,
+            intermediates: intermediates.iter().map(|ca| ca.der().clone()).collect(),
             root,
+            fingerprint: Fingerprint::of(&chain),
+            not_after,
+            certificate,
         }
+    }
+
+    /// What tells this CA from every other one: of its certificate and the chain above it, for a
+    /// certificate under another root or intermediate is another authority to those who verify.
+    #[must_use]
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// When the first certificate of the chain ends. Nothing under the CA verifies after that.
+    #[must_use]
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
     }
 
     /// The CA's own certificate.
@@ -140,8 +165,8 @@ impl CertificateAuthority {
         .self_signed(&key)?;
         let root = CertificateDer::from(root);
         let certificate =
-            CaCertificate::parse(root.clone()).map_err(|source| SignError::Profile { source })?;
-        Self::new(CaCertificates::new(certificate, Vec::new(), root), key)
+            CaCertificate::parse(root).map_err(|source| SignError::Profile { source })?;
+        Self::new(CaCertificates::new(certificate, &[]), key)
             .map_err(|source| SignError::Subject { source })
     }
 
@@ -170,10 +195,10 @@ impl CertificateAuthority {
         self.issuer.key()
     }
 
-    /// End of its validity, and so of everything that it signs.
+    /// End of its chain's validity, and so of everything that it signs.
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
-        self.certificates.certificate.not_after()
+        self.certificates.not_after
     }
 
     /// Signs an X.509-SVID. The caller answers for the identity being the requester's.
@@ -185,7 +210,7 @@ impl CertificateAuthority {
         let issuer = &self.certificates.certificate;
         let not_before = whole_seconds(request.not_before);
         let wanted = whole_seconds(request.not_after);
-        let not_after = wanted.min(issuer.not_after());
+        let not_after = wanted.min(self.not_after());
         if not_after <= not_before {
             return Err(SignError::NoLifetime {
                 not_before,

@@ -47,13 +47,9 @@ impl CertificateAuthority {
         if key.public_key() != certificate.public_key() {
             return Err(ImportError::KeyMismatch);
         }
-        let mut chain = chain_to_root(&certificate, others)?;
+        let chain = chain_to_root(&certificate, others)?;
         check_chain(&chain, trust_domain, now)?;
-        let root = chain
-            .pop()
-            .map_or_else(|| certificate.der().clone(), |root| root.der().clone());
-        let intermediates = chain.iter().map(|ca| ca.der().clone()).collect();
-        let ca = Self::new(CaCertificates::new(certificate, intermediates, root), key)
+        let ca = Self::new(CaCertificates::new(certificate, &chain), key)
             .map_err(|source| ImportError::Subject { source })?;
         check_by_signing(&ca, trust_domain, now)?;
         Ok(ca)
@@ -569,5 +565,37 @@ mod tests {
         let (found, reason) = error(&secret(&[&ca], ca.key(), &[&top]));
         assert!(matches!(found, ImportError::Verify { .. }), "{found}");
         assert_eq!(reason, "InvalidChain");
+    }
+
+    #[test]
+    fn nothing_signed_outlives_a_certificate_above_the_ca() {
+        let until = |name: &str, hours: i64| {
+            let mut params = ca_params(name);
+            let end = NOW + hours * 3600;
+            params.not_after = time::OffsetDateTime::from_unix_timestamp(end).unwrap();
+            params
+        };
+        for (root_hours, middle_hours, ca_hours) in [(3, 9, 9), (9, 3, 9), (9, 9, 3)] {
+            let top = root(until("root", root_hours));
+            let middle = issued_by(&top, until("middle", middle_hours));
+            let lowest = issued_by(&middle, until("ca", ca_hours));
+            let data = secret(&[&lowest, &middle], lowest.key(), &[&top]);
+            let ca = import(&data).unwrap();
+            let end = now() + SignedDuration::from_hours(3);
+            assert_eq!(ca.not_after(), end);
+            let signed = ca
+                .sign(&SvidRequest {
+                    id: &"spiffe://example.org/a".parse().unwrap(),
+                    dns_names: &[],
+                    public_key: ca.key().public_key(),
+                    not_before: now(),
+                    not_after: now() + SignedDuration::from_hours(6),
+                })
+                .unwrap();
+            assert_eq!((signed.not_after, signed.capped), (end, true));
+            let bundle = Bundle::new(trust_domain(), [top.der().clone()], 1).unwrap();
+            let last = end - SignedDuration::from_secs(1);
+            assert!(verify_x509_svid(&signed.chain, &bundle, last).is_ok());
+        }
     }
 }

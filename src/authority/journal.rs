@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
-    AuthorityError, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority,
+    AuthorityError, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority, Edition,
     KeyError, Ledger, PrivateKey, Record, Step, SubjectError,
     journal_document::{Document, Entry, Times, record},
 };
@@ -101,6 +101,7 @@ impl Journal {
             journal.ledger.records.push(record);
         }
         journal.ledger.sequence = document.sequence;
+        journal.ledger.lineage = document.lineage;
         journal.check_states()?;
         Ok(journal)
     }
@@ -119,6 +120,7 @@ impl Journal {
         let document = Document {
             version: VERSION,
             trust_domain: self.trust_domain.clone(),
+            lineage: self.ledger.lineage.clone(),
             sequence: self.ledger.sequence,
             authorities,
         };
@@ -144,6 +146,12 @@ impl Journal {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.ledger.sequence
+    }
+
+    /// What the bundle is an edition of; none while there is no CA.
+    #[must_use]
+    pub fn edition(&self) -> Option<Edition> {
+        self.ledger.edition()
     }
 
     /// The CA that signs.
@@ -526,10 +534,9 @@ mod tests {
         };
         let signer = |journal: &Journal| {
             let active = journal.active().unwrap();
-            active.certificates().certificate().fingerprint().clone()
+            active.certificates().fingerprint().clone()
         };
-        let fingerprint =
-            |ca: &CertificateAuthority| ca.certificates().certificate().fingerprint().clone();
+        let fingerprint = |ca: &CertificateAuthority| ca.certificates().fingerprint().clone();
         let journal = pass(&Journal::new(trust_domain()), &first, 0);
         let journal = pass(&journal, &first, 0);
         assert_eq!(signer(&journal), fingerprint(&first));
@@ -666,5 +673,66 @@ mod tests {
         assert!(!format!("{journal:?}").contains(secret));
         let document = &journal.to_secret_data()[DOCUMENT];
         assert!(!String::from_utf8_lossy(document).contains(secret));
+    }
+
+    #[test]
+    fn a_ca_ends_with_the_first_certificate_above_it_also_after_a_restart() {
+        let mut params = ca_params("root");
+        let end = later(3);
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(end.as_second()).unwrap();
+        let top = root(params);
+        let ca = issued_by(&top, ca_params("ca"));
+        let data = secret(&[&ca], ca.key(), &[&top]);
+        let ca = Arc::new(CertificateAuthority::import(&data, &trust_domain(), now()).unwrap());
+        let origin = AuthorityOrigin::Imported;
+        let journal = pass(&Journal::new(trust_domain()), origin, Some(&ca), now());
+        let journal = pass(&journal, origin, Some(&ca), now());
+        assert_eq!(journal.ledger().active().unwrap().not_after, end);
+        assert_eq!(journal.active().unwrap().not_after(), end);
+        assert_eq!(journal.status()[0].not_after, end.to_string());
+    }
+
+    #[test]
+    fn the_same_ca_under_another_root_is_a_rotation() {
+        let top = root(ca_params("root"));
+        let again = rcgen::KeyPair::from_pem(&top.key().serialize_pem()).unwrap();
+        let mut params = ca_params("root");
+        params.not_after += time::Duration::days(365);
+        let renewed = rcgen::CertifiedIssuer::self_signed(params, again).unwrap();
+        let ca = issued_by(&top, ca_params("ca"));
+        let import = |root| {
+            let data = secret(&[&ca], ca.key(), &[root]);
+            Arc::new(CertificateAuthority::import(&data, &trust_domain(), now()).unwrap())
+        };
+        let (first, second) = (import(&top), import(&renewed));
+        let pass = |journal: &Journal, ca, minutes| {
+            let at = now() + SignedDuration::from_mins(minutes);
+            pass(journal, AuthorityOrigin::Imported, Some(ca), at)
+        };
+        let journal = pass(&pass(&Journal::new(trust_domain()), &first, 0), &first, 0);
+        let journal = pass(&pass(&journal, &second, 1), &second, 1);
+        assert_eq!(states(&journal), ["active", "prepared"]);
+        let journal = pass(&journal, &second, 6);
+        assert_eq!(states(&journal), ["old", "active"]);
+        assert_eq!(
+            journal.active().unwrap().certificates().root(),
+            renewed.der()
+        );
+        assert_eq!(journal.bundle().unwrap().roots().count(), 2);
+        assert_signs(&journal, now());
+    }
+
+    #[test]
+    fn a_bundle_is_never_replaced_by_an_earlier_one_of_its_lineage() {
+        let first = active();
+        let second = own(&first, later(85));
+        let (earlier, later) = (first.edition().unwrap(), second.edition().unwrap());
+        assert_eq!(earlier.lineage, later.lineage);
+        assert!(later.may_replace(&earlier) && later.may_replace(&later));
+        assert!(!earlier.may_replace(&later));
+        // Who lost everything begins anew.
+        assert!(active().edition().unwrap().may_replace(&later));
+        assert_eq!(restarted(&second).edition().unwrap(), later);
+        assert_eq!(Journal::new(trust_domain()).edition(), None);
     }
 }

@@ -12,6 +12,8 @@ use crate::spiffe::{CaCertificate, Fingerprint, PemError, TrustDomainName, pem};
 pub(super) struct Document {
     pub(super) version: u32,
     pub(super) trust_domain: TrustDomainName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lineage: Option<String>,
     pub(super) sequence: u64,
     pub(super) authorities: Vec<Entry>,
 }
@@ -51,20 +53,13 @@ impl Entry {
         let parse = |der: &CertificateDer<'static>| {
             CaCertificate::parse(der.clone()).map_err(|source| JournalError::Certificate { source })
         };
-        match chain.as_slice() {
-            [own, intermediates @ .., root] => {
-                parse(root)?;
-                Ok(CaCertificates::new(
-                    parse(own)?,
-                    intermediates.to_vec(),
-                    root.clone(),
-                ))
-            }
-            [root] => Ok(CaCertificates::new(parse(root)?, Vec::new(), root.clone())),
-            [] => Err(JournalError::Pem {
+        let Some((own, above)) = chain.split_first() else {
+            return Err(JournalError::Pem {
                 source: PemError::NoCertificate,
-            }),
-        }
+            });
+        };
+        let above: Vec<_> = above.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(CaCertificates::new(parse(own)?, &above))
     }
 
     pub(super) fn record(&self, certificates: &CaCertificates) -> Record {
@@ -96,13 +91,13 @@ pub(super) fn record(
 ) -> Record {
     let certificate = certificates.certificate();
     Record {
-        fingerprint: certificate.fingerprint().clone(),
+        fingerprint: certificates.fingerprint().clone(),
         root: Fingerprint::of(certificates.root()),
         key_id: certificate.key_id().clone(),
         origin,
         state,
         not_before: certificate.not_before(),
-        not_after: certificate.not_after(),
+        not_after: certificates.not_after(),
         prepared_at: times.prepared,
         published_at: times.published,
         activated_at: times.activated,

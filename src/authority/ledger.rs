@@ -49,7 +49,7 @@ pub enum AuthorityOrigin {
 /// What rotation needs to know of a CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Of the CA's certificate.
+    /// Of the CA's certificate and the chain above it.
     pub fingerprint: Fingerprint,
     /// Of the root's certificate, by which publication is confirmed.
     pub root: Fingerprint,
@@ -61,7 +61,7 @@ pub struct Record {
     pub state: AuthorityState,
     /// Start of its validity.
     pub not_before: Timestamp,
-    /// End of its validity.
+    /// End of its validity, or of the first certificate above it that ends earlier.
     pub not_after: Timestamp,
     /// When it got here.
     pub prepared_at: Timestamp,
@@ -94,6 +94,26 @@ impl Record {
 pub struct Ledger {
     pub(super) records: Vec<Record>,
     pub(super) sequence: u64,
+    /// Set with the first CA, and never changed.
+    pub(super) lineage: Option<String>,
+}
+
+/// Which state of which history of CAs a published bundle was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edition {
+    /// The history. A journal that begins anew, because the one before was lost, has another one.
+    pub lineage: String,
+    /// How far it had come.
+    pub sequence: u64,
+}
+
+impl Edition {
+    /// Whether a bundle of this edition may take the place of one of `published`: within a lineage
+    /// nothing goes back, for roots of living certificates would disappear.
+    #[must_use]
+    pub fn may_replace(&self, published: &Self) -> bool {
+        self.lineage != published.lineage || self.sequence >= published.sequence
+    }
 }
 
 /// A change of the ledger.
@@ -156,6 +176,14 @@ impl Ledger {
         self.sequence
     }
 
+    /// What a bundle of these CAs is an edition of; none before the first CA.
+    #[must_use]
+    pub fn edition(&self) -> Option<Edition> {
+        let lineage = self.lineage.clone()?;
+        let sequence = self.sequence;
+        Some(Edition { lineage, sequence })
+    }
+
     /// The CA that signs.
     #[must_use]
     pub fn active(&self) -> Option<&Record> {
@@ -191,6 +219,7 @@ impl Ledger {
             .and_then(|known| known.activated_at);
         self.records
             .retain(|known| known.fingerprint != record.fingerprint);
+        self.lineage.get_or_insert_with(|| begun_with(&record));
         self.records.push(Record {
             state: AuthorityState::Prepared,
             published_at: None,
@@ -284,4 +313,10 @@ impl Ledger {
             .iter_mut()
             .find(|record| record.fingerprint == *fingerprint)
     }
+}
+
+/// The name of a history. The time is in it because an imported CA can begin more than one.
+fn begun_with(first: &Record) -> String {
+    let beginning = format!("{} {}", first.fingerprint, first.prepared_at);
+    Fingerprint::of(beginning.as_bytes()).to_string()
 }

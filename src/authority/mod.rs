@@ -35,7 +35,7 @@ pub use certificate_authority::{
 pub use import::ImportError;
 pub use journal::{DOCUMENT, Journal, JournalError};
 pub use key::{KeyError, PrivateKey};
-pub use ledger::{AuthorityError, AuthorityOrigin, AuthorityState, Ledger, Record, Step};
+pub use ledger::{AuthorityError, AuthorityOrigin, AuthorityState, Edition, Ledger, Record, Step};
 pub use pod_certificate_times::{
     BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
 };

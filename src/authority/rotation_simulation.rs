@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    AuthorityOrigin, AuthorityState, Ledger, Observed, PROPAGATION, Record, RotationPolicy, Step,
-    next_step,
+    AuthorityOrigin, AuthorityState, Edition, Ledger, Observed, PROPAGATION, Record,
+    RotationPolicy, Step, next_step,
 };
 use crate::spiffe::{Fingerprint, KeyId};
 
@@ -44,7 +44,7 @@ struct World {
     /// What each of two operators last read; none after a restart.
     caches: [Option<(Ledger, u64)>; 2],
     published: BTreeSet<Fingerprint>,
-    published_sequence: u64,
+    published_edition: Option<Edition>,
     ever_published: BTreeSet<Fingerprint>,
     ever_revoked: BTreeSet<KeyId>,
     secret: Option<Record>,
@@ -75,7 +75,7 @@ impl World {
             },
             caches: [None, None],
             published: BTreeSet::new(),
-            published_sequence: 0,
+            published_edition: None,
             ever_published: BTreeSet::new(),
             ever_revoked: BTreeSet::new(),
             secret: None,
@@ -197,8 +197,12 @@ impl World {
 
     /// An older bundle never takes the place of a newer one.
     fn publish(&mut self, ledger: &Ledger) {
-        if ledger.sequence() >= self.published_sequence {
-            self.published_sequence = ledger.sequence();
+        let Some(edition) = ledger.edition() else {
+            return;
+        };
+        let published = self.published_edition.as_ref();
+        if published.is_none_or(|published| edition.may_replace(published)) {
+            self.published_edition = Some(edition);
             self.published = roots(ledger);
             self.ever_published.extend(self.published.iter().cloned());
         }

@@ -35,6 +35,14 @@ impl CallError {
         self.code() == Some(403)
     }
 
+    /// RBAC, or whoever else authorizes, does not allow the request: the 403 that says who `cannot`
+    /// do what, in words that kube-apiserver uses for nothing else. Admission refuses by 403 too.
+    #[must_use]
+    pub fn lacks_right(&self) -> bool {
+        let words = self.message();
+        self.is_forbidden() && words.contains(" cannot ") && words.contains(" resource ")
+    }
+
     /// The object or its kind does not exist (404).
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -9,7 +9,7 @@ const SCHEME: &str = "spiffe://";
 /// Longest trust domain name in bytes (SPIFFE-ID §2.1).
 const MAX_TRUST_DOMAIN_LENGTH: usize = 255;
 /// Longest SPIFFE ID in bytes, scheme included (SPIFFE-ID §2.3).
-const MAX_ID_LENGTH: usize = 2048;
+pub const MAX_ID_LENGTH: usize = 2048;
 
 /// The name of a trust domain, such as `example.org`: 1 to 255 lower-case letters, digits, dots,
 /// dashes and underscores (SPIFFE-ID §2.1).

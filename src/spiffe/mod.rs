@@ -18,7 +18,7 @@ pub use bundle::{Bundle, BundleError};
 pub use ca_certificate::{CaCertificate, CaCertificateError, CaProfile};
 pub use certificate::{Fingerprint, RandomnessError, SerialNumber};
 pub use csr::{CsrError, MAX_REQUEST_LENGTH, RequestedKey};
-pub use id::{ParseSpiffeIdError, ParseTrustDomainError, SpiffeId, TrustDomainName};
+pub use id::{MAX_ID_LENGTH, ParseSpiffeIdError, ParseTrustDomainError, SpiffeId, TrustDomainName};
 pub use pem::PemError;
 pub use public_key::{KeyId, KeyKind, PublicKey, PublicKeyError};
 pub(crate) use verify::id_of;

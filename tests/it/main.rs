@@ -11,6 +11,7 @@
 
 mod authorities;
 mod broken_specs;
+mod bundle_faults;
 mod bundles;
 mod command_line;
 mod conflicts;
@@ -27,6 +28,7 @@ mod pod_certificates;
 mod rbac;
 mod registration;
 mod rights;
+mod rotation;
 mod support;
 mod uninstalling;
 mod unusual_names;

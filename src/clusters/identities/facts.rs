@@ -22,6 +22,8 @@ pub(super) struct Facts {
     interner: Interner,
     pods: BTreeMap<Arc<str>, Arc<PodFacts>>,
     namespaces: BTreeMap<String, KnownNamespace>,
+    /// Whether a complete list of namespaces was seen.
+    namespaces_are_complete: bool,
     nodes: BTreeMap<Arc<str>, Arc<NodeFacts>>,
     endpoint_slices: BTreeMap<(String, String), Arc<EndpointSlice>>,
     cluster_spiffe_ids: BTreeMap<String, Known<ClusterSPIFFEID, ClusterSpiffeIdSpec>>,
@@ -125,13 +127,19 @@ impl Facts {
             .collect()
     }
 
-    pub(super) fn namespaces_matching(&self, selector: &Selector) -> BTreeSet<String> {
-        self.namespaces
+    pub(super) fn complete_namespaces(&mut self) {
+        self.namespaces_are_complete = true;
+    }
+
+    /// None before a complete list was seen: what is missing then may be there.
+    pub(super) fn namespaces_matching(&self, selector: &Selector) -> Option<BTreeSet<String>> {
+        let matching = self
+            .namespaces
             .iter()
             .filter(|(_, known)| known.object.metadata.deletion_timestamp.is_none())
             .filter(|(_, known)| selector.matches(&known.labels))
-            .map(|(name, _)| name.clone())
-            .collect()
+            .map(|(name, _)| name.clone());
+        self.namespaces_are_complete.then(|| matching.collect())
     }
 
     /// The facts of a node; none when they are no news.

@@ -82,6 +82,8 @@ impl Identities {
     pub fn retain_namespaces(&self, names: &BTreeSet<String>) {
         let gone = self.lock().facts.namespaces_except(names);
         gone.iter().for_each(|name| self.delete_namespace(name));
+        self.lock().facts.complete_namespaces();
+        self.namespaces.send_modify(|changes| *changes += 1);
     }
 
     /// Takes in a node.

@@ -104,14 +104,15 @@ impl Identities {
         self.pod_fields.subscribe()
     }
 
-    /// The namespaces that a selector matches and that are not about to go; none matches all.
+    /// The namespaces that a selector matches and that are not about to go; no selector matches
+    /// all. None before a complete list of namespaces was seen.
     ///
     /// # Errors
     /// When the selector is none, in words for the user.
     pub fn namespaces_matching(
         &self,
         selector: Option<&LabelSelector>,
-    ) -> Result<BTreeSet<String>, String> {
+    ) -> Result<Option<BTreeSet<String>>, String> {
         let selector = Selector::new(selector).map_err(|error| error.to_string())?;
         Ok(self.lock().facts.namespaces_matching(&selector))
     }

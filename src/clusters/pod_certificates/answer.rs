@@ -46,12 +46,11 @@ pub(super) fn sign(
         .max_expiration_seconds
         .and_then(|seconds| u32::try_from(seconds).ok())
         .unwrap_or(DEFAULT_MAX_EXPIRATION_SECONDS);
-    let issuer_not_after = ca.certificates().certificate().not_after();
     let times = pod_certificate_times(
         now,
         ttl.max(MIN_LIFETIME),
         max_expiration_seconds,
-        issuer_not_after,
+        ca.not_after(),
     )
     .map_err(|error| Answer::new("LifetimeTooShort", error.to_string()))?;
     let svid = ca

@@ -13,7 +13,10 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::clusters::pod_certificates::selectors::{self, Verdict};
 use crate::domains::{HINT_ANNOTATION, SPIFFE_ID_ANNOTATION};
 use crate::registration::{Entry, PodFacts};
-use crate::spiffe::{CsrError, RequestedKey, SpiffeId};
+use crate::spiffe::{CsrError, MAX_ID_LENGTH, RequestedKey, SpiffeId};
+
+/// Longest hint that an entry can have, in bytes (the CRDs' limit, which is SPIRE's).
+const MAX_HINT_LENGTH: usize = 1024;
 
 /// What to do about a request.
 #[derive(Debug)]
@@ -75,6 +78,12 @@ pub(super) fn decide(
             return Decision::Deny(Answer::new("InvalidUnverifiedUserAnnotations", message));
         }
     };
+    if shows_no_key(spec) {
+        let message = "the key of this request cannot be seen through the version of the API that \
+                       is watched; certificates.k8s.io/v1beta1 shows the keys of kubelets before \
+                       1.36, and is looked for every 30 s";
+        return Decision::Wait(Answer::new("KeyNotVisible", message));
+    }
     let key = match requested_key(spec) {
         Ok(key) => key,
         Err(error) => return Decision::Deny(refusal(&error)),
@@ -113,13 +122,15 @@ impl<'a> Wanted<'a> {
         let mut wanted = Self::Oldest;
         for (key, value) in annotations.into_iter().flatten() {
             let next = match key.as_str() {
-                SPIFFE_ID_ANNOTATION => Self::Id(
-                    value
-                        .parse()
-                        .map_err(|error| format!("{key}: {value:?} {error}"))?,
-                ),
-                HINT_ANNOTATION if value.is_empty() => return Err(format!("{key}: is empty")),
-                HINT_ANNOTATION => Self::Hint(value),
+                SPIFFE_ID_ANNOTATION => {
+                    check_length(key, value, MAX_ID_LENGTH)?;
+                    let id = value.parse();
+                    Self::Id(id.map_err(|error| format!("{key}: {value:?} {error}"))?)
+                }
+                HINT_ANNOTATION => {
+                    check_length(key, value, MAX_HINT_LENGTH)?;
+                    Self::Hint(value)
+                }
                 _ => {
                     return Err(format!(
                         "unknown key {key}; known are {SPIFFE_ID_ANNOTATION} and {HINT_ANNOTATION}"
@@ -143,6 +154,24 @@ impl<'a> Wanted<'a> {
             Self::Hint(hint) => entry.hint.as_deref() == Some(hint),
         }
     }
+}
+
+/// Nothing longer can be registered, nor be repeated in a message.
+fn check_length(key: &str, value: &str, most: usize) -> Result<(), String> {
+    match value.len() {
+        0 => Err(format!("{key}: is empty")),
+        length if length > most => Err(format!(
+            "{key}: has {length} bytes; {most} are the most that an entry can have"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Version `v1` of the API leaves `pkixPublicKey` out, which is all that kubelets before 1.36 send.
+fn shows_no_key(spec: &PodCertificateRequestSpec) -> bool {
+    spec.stub_pkc_s10_request.0.is_empty()
+        && spec.pkix_public_key.is_none()
+        && spec.proof_of_possession.is_none()
 }
 
 fn requested_key(spec: &PodCertificateRequestSpec) -> Result<RequestedKey, CsrError> {
@@ -272,5 +301,42 @@ mod tests {
             matches!(&decision, Decision::Deny(answer) if answer.reason == "PodMismatch"),
             "{decision:?}"
         );
+    }
+
+    #[test]
+    fn a_key_that_the_watched_version_does_not_show_is_waited_for() {
+        let mut request = request();
+        request.stub_pkc_s10_request = ByteString::default();
+        let decision = decide(&request, "shop", &KnownPod::default());
+        assert!(
+            matches!(&decision, Decision::Wait(answer) if answer.reason == "KeyNotVisible"),
+            "{decision:?}"
+        );
+        request.pkix_public_key = Some(ByteString(vec![1]));
+        let decision = decide(&request, "shop", &KnownPod::default());
+        assert!(matches!(decision, Decision::Deny(_)), "{decision:?}");
+    }
+
+    #[test]
+    fn annotations_longer_than_any_entrys_are_denied_and_not_repeated() {
+        let id = |length: usize| format!("spiffe://e.org/{}", "a".repeat(length - 15));
+        for (key, good, long) in [
+            (HINT_ANNOTATION, "h".repeat(1024), "h".repeat(1025)),
+            (SPIFFE_ID_ANNOTATION, id(2048), id(2049)),
+        ] {
+            let mut request = request();
+            let mut decide_with = |value: &str| {
+                request.unverified_user_annotations = Some([(key.into(), value.into())].into());
+                decide(&request, "shop", &KnownPod::default())
+            };
+            let decision = decide_with(&good);
+            assert!(matches!(decision, Decision::Wait(_)), "{decision:?}");
+            let Decision::Deny(answer) = decide_with(&long) else {
+                panic!("{key} was not denied");
+            };
+            assert_eq!(answer.reason, "InvalidUnverifiedUserAnnotations");
+            assert!(answer.message.len() < 200, "{}", answer.message);
+            assert!(answer.message.contains(&long.len().to_string()));
+        }
     }
 }

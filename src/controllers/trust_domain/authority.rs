@@ -14,8 +14,8 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::api::TrustDomain;
 use crate::authority::{
-    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Journal, PROPAGATION,
-    RotationPolicy, Step, advance,
+    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Edition, Journal,
+    PROPAGATION, RotationPolicy, Step, advance,
 };
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::published::labels;
@@ -140,13 +140,23 @@ impl AuthorityKeeper {
             }))
     }
 
-    /// Why a new authority must not be made although there is none: the TrustDomain had one, whose
-    /// keys are lost, and nobody has consented to another.
-    pub(super) fn lost(&self, trust_domain: &TrustDomain) -> Option<Problem> {
+    /// Why a new authority must not begin although there is none: the TrustDomain had one, whose
+    /// keys are lost, and nobody has consented to another. With a `candidate` that is one of those
+    /// it had, nothing that verifiers trust is replaced.
+    pub(super) fn lost(
+        &self,
+        trust_domain: &TrustDomain,
+        candidate: Option<&CertificateAuthority>,
+    ) -> Option<Problem> {
         if self.journal.is_some() {
             return None;
         }
-        let known = trust_domain.status.as_ref()?.authorities.first()?;
+        let authorities = &trust_domain.status.as_ref()?.authorities;
+        let known = authorities.first()?;
+        let candidate = candidate.map(|ca| ca.certificates().certificate().key_id().to_string());
+        if candidate.is_some_and(|id| authorities.iter().any(|known| known.id == id)) {
+            return None;
+        }
         let consent = trust_domain
             .metadata
             .annotations
@@ -167,6 +177,22 @@ impl AuthorityKeeper {
             reason: "KeysLost",
             message,
         })
+    }
+
+    /// What to say when `published` is later than the journal, as after an old backup was restored.
+    /// Going on from there would end in roots disappearing that the later journal had.
+    pub(super) fn outdated(&self, published: &Edition) -> Problem {
+        let message = format!(
+            "the ClusterTrustBundle holds the bundle of sequence {}, which is later than that of \
+             Secret {}; restore the newest backup of the Secret, or delete the ClusterTrustBundle \
+             to go on from here",
+            published.sequence,
+            AuthorityStore::secret_name(&self.owner)
+        );
+        Problem {
+            reason: "KeysOutdated",
+            message,
+        }
     }
 
     /// Takes the authority forward as far as it goes now, and writes what came of it. Gives the

@@ -1,15 +1,17 @@
 //! TrustDomains: one worker each, so that a broken one never holds up another.
 //!
 //! A worker parses the object ([`crate::domains`]), claims it ([`claim`]), takes its authority forward ([`authority`]),
-//! publishes the bundle ([`publish`]), runs the signer of pod certificates, and reports
+//! publishes the bundle ([`publish`], [`copies`]), runs the signer of pod certificates, and reports
 //! ([`status`]).
 
 mod authority;
 mod claim;
+mod copies;
 mod publish;
 mod published;
 mod reconcile;
 mod rights;
+mod serve;
 mod status;
 mod withdraw;
 mod worker;

@@ -1,21 +1,23 @@
 //! Publishing a bundle: what is wanted is brought about, and drift is repaired, never over
 //! somebody else's object.
+//!
+//! A write in place of an object carries the `resourceVersion` that was read, so that of two writers
+//! one wins; the ClusterTrustBundle never goes back to an earlier edition of its lineage.
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, ApiResource, DeleteParams, PostParams, Preconditions};
 use kube::core::TypeMeta;
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::BundleConfigMapSettings;
+use crate::authority::Edition;
 use crate::clusters::certificates_api::ClusterTrustBundle;
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::published::{
-    self, MANAGED_BY, Ownership, adopt, cluster_trust_bundle, ownership,
+    Ownership, adopt, cluster_trust_bundle, edition, ownership,
 };
 use crate::controllers::trust_domain::worker::Watched;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
@@ -26,21 +28,41 @@ use crate::spiffe::{Bundle, Fingerprint};
 pub(super) enum Outcome {
     /// It is as it should be.
     Published,
+    /// It holds the bundle of this later sequence number of the same lineage, and is left so.
+    Ahead(u64),
+    /// It could not be read or written this time.
+    Failed(String),
+    /// RBAC does not allow it, in the API server's words.
+    Forbidden(String),
     /// An object of that name is somebody else's.
     NotOurs,
-    /// The API server refuses it, in its words.
+    /// The API server refuses it for another reason, in its words.
     Refused(String),
+}
+
+impl From<CallError> for Outcome {
+    fn from(error: CallError) -> Self {
+        let words = error.message();
+        if error.lacks_right() {
+            Self::Forbidden(words)
+        } else if error.is_forbidden() || error.is_invalid() {
+            Self::Refused(words)
+        } else {
+            Self::Failed(words)
+        }
+    }
 }
 
 /// The roots that are in the published ClusterTrustBundle of `settings`; none while it is not
 /// known.
 pub(super) fn published_roots(
-    watched: Option<&Watched<ClusterTrustBundle>>,
+    watched: &Watched<ClusterTrustBundle>,
     settings: &DomainSettings,
 ) -> BTreeSet<Fingerprint> {
     let name = cluster_trust_bundle_name(&settings.signer_name);
     watched
-        .and_then(|watched| watched.cache.get("", &name))
+        .cache
+        .get("", &name)
         .and_then(|object| {
             let pem = object.spec.trust_bundle.as_bytes();
             Bundle::from_pem(settings.trust_domain.clone(), pem).ok()
@@ -49,134 +71,111 @@ pub(super) fn published_roots(
         .unwrap_or_default()
 }
 
-/// Brings about the ClusterTrustBundle.
-pub(super) async fn publish_cluster_trust_bundle(
-    client: &Client,
-    resource: &ApiResource,
-    watched: Option<&Watched<ClusterTrustBundle>>,
+/// The edition in the published ClusterTrustBundle of `settings`, if that is ours.
+pub(super) fn published_edition(
+    watched: &Watched<ClusterTrustBundle>,
     settings: &DomainSettings,
     owner: &OwnerReference,
-    bundle: &Bundle,
-) -> Result<Outcome, CallError> {
-    let bundles = Api::<ClusterTrustBundle>::all_with(client.clone(), resource);
-    let desired = ClusterTrustBundle {
-        types: Some(TypeMeta {
-            api_version: resource.api_version.clone(),
-            kind: resource.kind.clone(),
-        }),
-        ..cluster_trust_bundle(settings, owner, bundle)
-    };
-    let name = desired.metadata.name.as_deref().unwrap_or_default();
-    let known = watched.and_then(|watched| watched.cache.get("", name));
-    if known.is_some_and(|known| {
-        known.spec == desired.spec && adopt(&known.metadata, &desired.metadata).is_none()
-    }) {
-        return Ok(Outcome::Published);
-    }
-    bring_about(&bundles, desired, owner, |existing, desired| {
-        let drifted = existing.spec.trust_bundle != desired.spec.trust_bundle;
-        existing
-            .spec
-            .trust_bundle
-            .clone_from(&desired.spec.trust_bundle);
-        drifted
-    })
-    .await
+) -> Option<Edition> {
+    let name = cluster_trust_bundle_name(&settings.signer_name);
+    let object = watched.cache.get("", &name)?;
+    let is_ours = ownership(&object.metadata, owner) == Ownership::Ours;
+    edition(&object.metadata).filter(|_| is_ours)
 }
 
-/// Brings about the ConfigMap in every namespace of `wanted`, and takes away ours elsewhere. Gives
-/// what became of those that are not as they should be, by namespace.
-pub(super) async fn publish_config_maps(
-    client: &Client,
-    watched: &Watched<ConfigMap>,
-    settings: &BundleConfigMapSettings,
-    wanted: &BTreeSet<String>,
-    owner: &OwnerReference,
-    bundle: &Bundle,
-) -> Result<Vec<(String, Outcome)>, CallError> {
-    let mut troubled = Vec::new();
-    for namespace in wanted {
-        let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-        let desired =
-            published::config_map(&settings.name, namespace, &settings.formats, owner, bundle);
-        let known = watched.cache.get(namespace, &settings.name);
+/// What is to be published, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Publication<'a> {
+    pub(super) client: &'a Client,
+    pub(super) owner: &'a OwnerReference,
+    pub(super) bundle: &'a Bundle,
+    pub(super) edition: &'a Edition,
+}
+
+impl Publication<'_> {
+    /// Brings about the ClusterTrustBundle.
+    pub(super) async fn cluster_trust_bundle(
+        &self,
+        resource: &ApiResource,
+        watched: Option<&Watched<ClusterTrustBundle>>,
+        settings: &DomainSettings,
+    ) -> Outcome {
+        let bundles = Api::<ClusterTrustBundle>::all_with(self.client.clone(), resource);
+        let desired = ClusterTrustBundle {
+            types: Some(TypeMeta {
+                api_version: resource.api_version.clone(),
+                kind: resource.kind.clone(),
+            }),
+            ..cluster_trust_bundle(settings, self.owner, self.bundle, self.edition)
+        };
+        let name = desired.metadata.name.as_deref().unwrap_or_default();
+        let known = watched.and_then(|watched| watched.cache.get("", name));
         if known.is_some_and(|known| {
-            known.data == desired.data && adopt(&known.metadata, &desired.metadata).is_none()
+            known.spec == desired.spec && adopt(&known.metadata, &desired.metadata).is_none()
         }) {
-            continue;
+            return Outcome::Published;
         }
-        let outcome = bring_about(&config_maps, desired, owner, |existing, desired| {
-            let drifted = existing.data != desired.data || existing.binary_data.is_some();
-            existing.data.clone_from(&desired.data);
-            existing.binary_data = None;
+        match self.bring_about_bundle(&bundles, &desired).await {
+            // Somebody else wrote at the same time: what is there now decides.
+            Err(error) if error.is_conflict() => {
+                let again = self.bring_about_bundle(&bundles, &desired).await;
+                again.unwrap_or_else(Outcome::from)
+            }
+            outcome => outcome.unwrap_or_else(Outcome::from),
+        }
+    }
+
+    async fn bring_about_bundle(
+        &self,
+        bundles: &Api<ClusterTrustBundle>,
+        desired: &ClusterTrustBundle,
+    ) -> Result<Outcome, CallError> {
+        let name = desired.metadata.name.as_deref().unwrap_or_default();
+        let Some(existing) = call(bundles.get_opt(name)).await? else {
+            call(bundles.create(&PostParams::default(), desired)).await?;
+            return Ok(Outcome::Published);
+        };
+        let published = edition(&existing.metadata);
+        let is_ours = ownership(&existing.metadata, self.owner) == Ownership::Ours;
+        if let Some(published) = published.filter(|it| is_ours && !self.edition.may_replace(it)) {
+            return Ok(Outcome::Ahead(published.sequence));
+        }
+        self.correct(bundles, existing, desired, |existing| {
+            let drifted = existing.spec.trust_bundle != desired.spec.trust_bundle;
+            existing
+                .spec
+                .trust_bundle
+                .clone_from(&desired.spec.trust_bundle);
             drifted
         })
-        .await?;
-        if outcome != Outcome::Published {
-            troubled.push((namespace.clone(), outcome));
-        }
+        .await
     }
-    for stale in watched.cache.all() {
-        let namespace = stale.metadata.namespace.clone().unwrap_or_default();
-        if wanted.contains(&namespace) || ownership(&stale.metadata, owner) == Ownership::Foreign {
-            continue;
-        }
-        remove(
-            &Api::<ConfigMap>::namespaced(client.clone(), &namespace),
-            &*stale,
-        )
-        .await?;
-    }
-    Ok(troubled)
-}
 
-/// Creates `desired`, or corrects what is there by `correct`, which says whether it changed
-/// anything.
-async fn bring_about<K>(
-    api: &Api<K>,
-    desired: K,
-    owner: &OwnerReference,
-    correct: impl FnOnce(&mut K, &K) -> bool,
-) -> Result<Outcome, CallError>
-where
-    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
-{
-    let name = desired.meta().name.clone().unwrap_or_default();
-    let existing = match call(api.get_opt(&name)).await {
-        Err(error) if error.is_forbidden() => return Ok(Outcome::Refused(error.message())),
-        existing => existing?,
-    };
-    let written = match existing {
-        // RBAC knows the name of what is applied, but not of what is posted.
-        None => {
-            call(api.patch(
-                &name,
-                &PatchParams::apply(MANAGED_BY),
-                &Patch::Apply(desired),
-            ))
-            .await
-        }
-        Some(existing) if ownership(existing.meta(), owner) == Ownership::Foreign => {
+    /// Corrects what is there by `correct`, which says whether it changed anything.
+    pub(super) async fn correct<K>(
+        &self,
+        api: &Api<K>,
+        mut existing: K,
+        desired: &K,
+        correct: impl FnOnce(&mut K) -> bool,
+    ) -> Result<Outcome, CallError>
+    where
+        K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+    {
+        if ownership(existing.meta(), self.owner) == Ownership::Foreign {
             return Ok(Outcome::NotOurs);
         }
-        Some(mut existing) => {
-            let adopted = adopt(existing.meta(), desired.meta());
-            let drifted = correct(&mut existing, &desired);
-            if adopted.is_none() && !drifted {
-                return Ok(Outcome::Published);
-            }
-            if let Some(metadata) = adopted {
-                *existing.meta_mut() = metadata;
-            }
-            call(api.replace(&name, &PostParams::default(), &existing)).await
+        let adopted = adopt(existing.meta(), desired.meta());
+        let drifted = correct(&mut existing);
+        if adopted.is_none() && !drifted {
+            return Ok(Outcome::Published);
         }
-    };
-    match written {
-        Ok(_) => Ok(Outcome::Published),
-        Err(error) if error.is_forbidden() || error.is_invalid() || error.is_not_found() => {
-            Ok(Outcome::Refused(error.message()))
+        if let Some(metadata) = adopted {
+            *existing.meta_mut() = metadata;
         }
-        Err(error) => Err(error),
+        let name = existing.meta().name.clone().unwrap_or_default();
+        call(api.replace(&name, &PostParams::default(), &existing)).await?;
+        Ok(Outcome::Published)
     }
 }
 

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Resource;
 use kube::core::{NotUsed, Object};
 
-use crate::api::{BundleFormat, TrustDomain};
+use crate::api::{BundleConfigMapSettings, BundleFormat, TrustDomain};
+use crate::authority::Edition;
 use crate::clusters::certificates_api::ClusterTrustBundle;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name, label_value};
 use crate::spiffe::Bundle;
@@ -19,6 +20,11 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "spiffe-operator";
 /// Label with the name of the TrustDomain object.
 pub const TRUST_DOMAIN_LABEL: &str = "spiffe-operator.io/trust-domain";
+
+/// Annotation with the history of CAs that a bundle was made of ([`Edition`]).
+const LINEAGE_ANNOTATION: &str = "spiffe-operator.io/bundle-lineage";
+/// Annotation with the sequence number of the bundle in that history.
+const SEQUENCE_ANNOTATION: &str = "spiffe-operator.io/bundle-sequence";
 
 /// Whose an object is that has the name we want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +68,23 @@ pub fn labels(trust_domain_object: &str) -> BTreeMap<String, String> {
     ])
 }
 
+/// The edition of the bundle that an object holds, as it says itself.
+#[must_use]
+pub(super) fn edition(metadata: &ObjectMeta) -> Option<Edition> {
+    let annotations = metadata.annotations.as_ref()?;
+    Some(Edition {
+        lineage: annotations.get(LINEAGE_ANNOTATION)?.clone(),
+        sequence: annotations.get(SEQUENCE_ANNOTATION)?.parse().ok()?,
+    })
+}
+
+fn annotations(edition: &Edition) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (LINEAGE_ANNOTATION.into(), edition.lineage.clone()),
+        (SEQUENCE_ANNOTATION.into(), edition.sequence.to_string()),
+    ])
+}
+
 /// The ClusterTrustBundle of a trust domain, with the labels that the SPIFFE draft for delivery by
 /// files gives such bundles.
 #[must_use]
@@ -69,6 +92,7 @@ pub(super) fn cluster_trust_bundle(
     settings: &DomainSettings,
     owner: &OwnerReference,
     bundle: &Bundle,
+    edition: &Edition,
 ) -> ClusterTrustBundle {
     let trust_domain = label_value(settings.trust_domain.as_str());
     let mut labels = labels(&owner.name);
@@ -83,6 +107,7 @@ pub(super) fn cluster_trust_bundle(
         metadata: ObjectMeta {
             name: Some(cluster_trust_bundle_name(&settings.signer_name)),
             labels: Some(labels),
+            annotations: Some(annotations(edition)),
             owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },
@@ -97,22 +122,23 @@ pub(super) fn cluster_trust_bundle(
 /// The ConfigMap of a trust domain's bundle in `namespace`.
 #[must_use]
 pub(super) fn config_map(
-    name: &str,
+    settings: &BundleConfigMapSettings,
     namespace: &str,
-    formats: &[BundleFormat],
     owner: &OwnerReference,
     bundle: &Bundle,
+    edition: &Edition,
 ) -> ConfigMap {
-    let data = formats.iter().map(|format| match format {
+    let data = settings.formats.iter().map(|format| match format {
         BundleFormat::Jwks => ("jwks".to_owned(), bundle.to_jwks()),
         BundleFormat::Pem => ("pem".to_owned(), bundle.to_pem()),
         BundleFormat::Spiffe => ("spiffe".to_owned(), bundle.to_document()),
     });
     ConfigMap {
         metadata: ObjectMeta {
-            name: Some(name.into()),
+            name: Some(settings.name.clone()),
             namespace: Some(namespace.into()),
             labels: Some(labels(&owner.name)),
+            annotations: Some(annotations(edition)),
             owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },
@@ -121,7 +147,7 @@ pub(super) fn config_map(
     }
 }
 
-/// `existing` with what `desired` says of labels and owners; nothing else of its metadata changes.
+/// `existing` with what `desired` says of labels, annotations and owners; nothing else of its metadata changes.
 /// None when it says all of that already.
 #[must_use]
 pub(super) fn adopt(existing: &ObjectMeta, desired: &ObjectMeta) -> Option<ObjectMeta> {
@@ -130,6 +156,10 @@ pub(super) fn adopt(existing: &ObjectMeta, desired: &ObjectMeta) -> Option<Objec
         .labels
         .get_or_insert_default()
         .extend(desired.labels.clone().unwrap_or_default());
+    adopted
+        .annotations
+        .get_or_insert_default()
+        .extend(desired.annotations.clone().unwrap_or_default());
     adopted
         .owner_references
         .clone_from(&desired.owner_references);
@@ -188,5 +218,24 @@ mod tests {
         let adopted = adopt(&existing, &desired).unwrap();
         assert_eq!(adopted.labels.as_ref().unwrap()["team"], "a");
         assert_eq!(adopt(&adopted, &desired), None);
+    }
+
+    #[test]
+    fn what_is_published_says_of_which_edition_it_is() {
+        let edition_of = |annotations| {
+            edition(&ObjectMeta {
+                annotations: Some(annotations),
+                ..ObjectMeta::default()
+            })
+        };
+        let first = Edition {
+            lineage: "a".into(),
+            sequence: 7,
+        };
+        assert_eq!(edition_of(annotations(&first)), Some(first.clone()));
+        let mut spoilt = annotations(&first);
+        spoilt.insert(SEQUENCE_ANNOTATION.into(), "x".into());
+        assert_eq!(edition_of(spoilt), None);
+        assert_eq!(edition(&ObjectMeta::default()), None);
     }
 }

@@ -1,29 +1,23 @@
 //! One reconcile of a TrustDomain: a table of contents.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::api::{Api, PostParams};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{TrustDomain, TrustDomainSpec, TrustDomainStatus};
-use crate::authority::{Authority, Step};
+use crate::authority::Step;
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::authority::KeepError;
 use crate::controllers::trust_domain::claim::conflict;
-use crate::controllers::trust_domain::publish::{
-    publish_cluster_trust_bundle, publish_config_maps, published_roots,
-};
 use crate::controllers::trust_domain::published::{labels, owner_reference};
 use crate::controllers::trust_domain::status::{self, Seen};
-use crate::controllers::trust_domain::withdraw::withdraw;
 use crate::controllers::trust_domain::worker::Worker;
 use crate::domains::{DomainSettings, SettingsError};
 use crate::registration;
 use crate::runtime::clock;
 use crate::runtime::events::Severity;
 use crate::spiffe::BundleError;
-use crate::store::{AuthorityStore, SaveError};
 
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +37,8 @@ pub(super) enum ReconcileError {
     Keep { source: KeepError },
     #[error("cannot read or keep the last good spec")]
     LastGood { source: CallError },
-    #[error("cannot publish the bundle")]
-    Publish { source: CallError },
+    #[error("a part of the bundle could not be published; the status says which")]
+    Publish,
     #[error("cannot ask for the operator's rights")]
     Rights { source: CallError },
     #[error("the registry refuses the spec")]
@@ -60,7 +54,7 @@ impl ReconcileError {
             Self::Bundle { .. } => "Bundle",
             Self::Keep { .. } => "Authority",
             Self::LastGood { .. } => "LastGood",
-            Self::Publish { .. } => "Publish",
+            Self::Publish => "Publish",
             Self::Rights { .. } => "Rights",
             Self::Settings { .. } => "Settings",
             Self::Status { .. } => "Status",
@@ -75,6 +69,10 @@ impl Worker {
             return Ok(Reconciliation::Settled);
         };
         if !self.shared.secrets.is_complete() || self.context.certificates_api.borrow().is_none() {
+            return Ok(Reconciliation::Settled);
+        }
+        // What belongs to it is being taken away, and must not come back.
+        if object.metadata.deletion_timestamp.is_some() {
             return Ok(Reconciliation::Settled);
         }
         if self.leads() && object.status.is_none() {
@@ -126,176 +124,10 @@ impl Worker {
             };
             self.write_status(&object, desired).await?;
         }
-        outcome
-    }
-
-    /// The authority, what it publishes, and the signer.
-    async fn serve(
-        &mut self,
-        object: &TrustDomain,
-        settings: &Arc<DomainSettings>,
-        seen: &mut Seen,
-    ) -> Result<Reconciliation, ReconcileError> {
-        let kept = self.keep_authority(object, settings, seen).await;
-        let authority = match self.authority.journal() {
-            Some(journal) => {
-                seen.journal(journal);
-                Authority::from_journal(journal)
-                    .map_err(|source| ReconcileError::Bundle { source })?
-            }
-            None => None,
-        };
-        self.sign_with(settings, authority.map(Arc::new));
-        let outcome = kept?;
-        if self.leads() {
-            seen.missing_rights = self
-                .rights
-                .missing(&self.context.client, &settings.signer_name)
-                .await
-                .map_err(|source| ReconcileError::Rights { source })?;
-            self.publish(object, settings, seen).await?;
+        match outcome {
+            Ok(Reconciliation::Settled) if seen.is_unfinished() => Err(ReconcileError::Publish),
+            outcome => outcome,
         }
-        Ok(outcome)
-    }
-
-    /// Reads the authority's Secret; as the leader, also takes the authority forward.
-    async fn keep_authority(
-        &mut self,
-        object: &TrustDomain,
-        settings: &DomainSettings,
-        seen: &mut Seen,
-    ) -> Result<Reconciliation, ReconcileError> {
-        let keep = |source| ReconcileError::Keep { source };
-        let secret = AuthorityStore::secret_name(&self.name);
-        let version = self
-            .shared
-            .secrets
-            .get(&self.context.namespace, &secret)
-            .and_then(|metadata| metadata.resource_version());
-        seen.problem = self
-            .authority
-            .refresh(settings, version.as_deref())
-            .await
-            .map_err(keep)?;
-        if !self.leads() || seen.problem.is_some() {
-            return Ok(Reconciliation::Settled);
-        }
-        seen.problem = self.authority.lost(object);
-        if seen.problem.is_some() {
-            return Ok(Reconciliation::Settled);
-        }
-        let now = clock::now();
-        let candidate = match self
-            .authority
-            .candidate(settings, now)
-            .await
-            .map_err(keep)?
-        {
-            Ok(candidate) => candidate,
-            Err(problem) => {
-                seen.problem = Some(problem);
-                None
-            }
-        };
-        let published = self.confirmed_roots(settings);
-        let owner = owner_reference(object);
-        let steps = self
-            .authority
-            .take_forward(settings, &published, candidate.as_ref(), &owner, now)
-            .await;
-        match steps {
-            Ok(steps) if steps.is_empty() => Ok(Reconciliation::Settled),
-            Ok(steps) => {
-                self.tell_steps(object, &steps);
-                Ok(Reconciliation::Again)
-            }
-            // Somebody else took it forward: read what they wrote.
-            Err(KeepError::Save {
-                source: SaveError::Conflict { .. },
-            }) => {
-                self.authority.forget_version();
-                Ok(Reconciliation::Again)
-            }
-            Err(error) => Err(keep(error)),
-        }
-    }
-
-    /// The roots that verifiers are known to have. Where the cluster has no ClusterTrustBundles,
-    /// what is in the journal counts as published: the journal is what the bundle is served from.
-    fn confirmed_roots(&self, settings: &DomainSettings) -> BTreeSet<crate::spiffe::Fingerprint> {
-        match &self.cluster_trust_bundle {
-            Some(watched) => published_roots(Some(watched), settings),
-            None => {
-                let bundle = self
-                    .authority
-                    .journal()
-                    .and_then(|journal| journal.bundle().ok());
-                bundle
-                    .map(|bundle| bundle.fingerprints().collect())
-                    .unwrap_or_default()
-            }
-        }
-    }
-
-    /// Publishes the bundle. Its news comes back by the watch and lets the authority go forward.
-    async fn publish(
-        &mut self,
-        object: &TrustDomain,
-        settings: &DomainSettings,
-        seen: &mut Seen,
-    ) -> Result<(), ReconcileError> {
-        let failed = |source| ReconcileError::Publish { source };
-        let api = self
-            .context
-            .certificates_api
-            .borrow()
-            .clone()
-            .unwrap_or_default();
-        seen.serves_pod_certificate_requests = api.pod_certificate_requests.is_some();
-        let Some(journal) = self.authority.journal() else {
-            return Ok(());
-        };
-        let bundle = journal
-            .bundle()
-            .map_err(|source| ReconcileError::Bundle { source })?;
-        if bundle.roots().next().is_none() {
-            return Ok(());
-        }
-        let client = &self.context.client;
-        let owner = owner_reference(object);
-        let before = object.status.clone().unwrap_or_default();
-        withdraw(
-            client,
-            api.cluster_trust_bundles.as_ref(),
-            &before,
-            settings,
-            &owner,
-        )
-        .await
-        .map_err(failed)?;
-        if let Some(resource) = &api.cluster_trust_bundles {
-            let watched = self.cluster_trust_bundle.as_ref();
-            let outcome =
-                publish_cluster_trust_bundle(client, resource, watched, settings, &owner, &bundle)
-                    .await;
-            seen.cluster_trust_bundle = Some(outcome.map_err(failed)?);
-        }
-        if let (Some(copies), Some(watched)) = (&settings.bundle_config_maps, &self.config_maps) {
-            match self
-                .context
-                .identities
-                .namespaces_matching(copies.namespace_selector.as_ref())
-            {
-                Ok(wanted) => {
-                    let troubled =
-                        publish_config_maps(client, watched, copies, &wanted, &owner, &bundle);
-                    seen.troubled_config_maps = troubled.await.map_err(failed)?;
-                    seen.config_maps = Some(wanted.len());
-                }
-                Err(problem) => seen.config_map_problem = Some(problem),
-            }
-        }
-        Ok(())
     }
 
     /// Parses the spec. A spec that cannot be served leaves the last good one in force.
@@ -384,7 +216,7 @@ impl Worker {
             .set_expiry(settings.trust_domain.as_str(), ca, bundle);
     }
 
-    fn tell_steps(&self, object: &TrustDomain, steps: &[Step]) {
+    pub(super) fn tell_steps(&self, object: &TrustDomain, steps: &[Step]) {
         for step in steps {
             let (reason, note) = match step {
                 Step::Activate { fingerprint } => {

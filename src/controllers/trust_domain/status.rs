@@ -29,9 +29,14 @@ pub(super) struct Seen {
     spec_problem: Option<SettingsError>,
     pub(super) problem: Option<Problem>,
     pub(super) missing_rights: Vec<&'static str>,
+    /// Whether the active CA signs on this replica.
+    pub(super) signs: bool,
+    /// Whether what was published under earlier names is gone, or why not; none if that was not
+    /// tried.
+    pub(super) withdrawn: Option<Result<(), String>>,
     pub(super) serves_pod_certificate_requests: bool,
     pub(super) cluster_trust_bundle: Option<Outcome>,
-    /// Namespaces that have a copy of the bundle.
+    /// Namespaces that shall have a copy of the bundle, once they are known.
     pub(super) config_maps: Option<usize>,
     pub(super) config_map_problem: Option<String>,
     pub(super) troubled_config_maps: Vec<(String, Outcome)>,
@@ -48,6 +53,8 @@ impl Seen {
             spec_problem,
             problem: None,
             missing_rights: Vec::new(),
+            signs: false,
+            withdrawn: None,
             serves_pod_certificate_requests: true,
             cluster_trust_bundle: None,
             config_maps: None,
@@ -67,6 +74,14 @@ impl Seen {
         self.sequence = Some(journal.sequence());
         self.active_until = journal.ledger().active().map(|record| record.not_after);
         self.bundle_until = journal.ledger().records().iter().map(|r| r.not_after).max();
+    }
+
+    /// Whether something that may go well at the next attempt did not.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let copies = self.troubled_config_maps.iter().map(|(_, outcome)| outcome);
+        let mut outcomes = copies.chain(&self.cluster_trust_bundle);
+        matches!(self.withdrawn, Some(Err(_)))
+            || outcomes.any(|outcome| matches!(outcome, Outcome::Failed(_)))
     }
 
     /// When the active CA and the last root expire, in Unix seconds; 0 where there is none.
@@ -133,7 +148,7 @@ pub(super) fn serving(
     now: Timestamp,
 ) -> TrustDomainStatus {
     let mut reports = vec![
-        authority(seen),
+        authority(seen, now),
         bundle(settings, seen),
         pod_certificates(settings, seen),
     ];
@@ -181,20 +196,13 @@ pub(super) fn serving(
     reports.insert(0, ready);
     let status = TrustDomainStatus {
         signer_name: Some(settings.signer_name.clone()),
-        cluster_trust_bundle: seen
-            .cluster_trust_bundle
-            .is_some()
-            .then(|| cluster_trust_bundle_name(&settings.signer_name)),
-        bundle_config_map: settings
-            .bundle_config_maps
-            .as_ref()
-            .map(|copies| copies.name.clone()),
         bundle_sequence: seen.sequence,
         authorities: seen.authorities.clone(),
         entries: i64::try_from(seen.entries).unwrap_or(i64::MAX),
         jwt_keys: 0,
         ..object.status.clone().unwrap_or_default()
     };
+    let status = with_names(status, settings, seen);
     // What was known of an authority stays known when its keys are lost: consent names it.
     let status = match (&object.status, seen.authorities.is_empty()) {
         (Some(before), true) => TrustDomainStatus {
@@ -207,13 +215,40 @@ pub(super) fn serving(
     with_conditions(object, status, &reports, now)
 }
 
-fn authority(seen: &Seen) -> Report {
+/// Names under which something may be published stay until what was there before is withdrawn.
+fn with_names(
+    before: TrustDomainStatus,
+    settings: &DomainSettings,
+    seen: &Seen,
+) -> TrustDomainStatus {
+    if seen.withdrawn != Some(Ok(())) {
+        return before;
+    }
+    let cluster_trust_bundle = seen
+        .cluster_trust_bundle
+        .is_some()
+        .then(|| cluster_trust_bundle_name(&settings.signer_name));
+    let copies = settings.bundle_config_maps.as_ref();
+    TrustDomainStatus {
+        cluster_trust_bundle,
+        bundle_config_map: copies.map(|copies| copies.name.clone()),
+        ..before
+    }
+}
+
+fn authority(seen: &Seen, now: Timestamp) -> Report {
     match (&seen.problem, seen.active_until) {
         (Some(problem), _) => Report::new(
             AUTHORITY_READY,
             false,
             problem.reason,
             problem.message.clone(),
+        ),
+        (None, Some(until)) if until <= now => Report::new(
+            AUTHORITY_READY,
+            false,
+            "Expired",
+            format!("the CA, or one above it, ended at {until}; the next one is waited for"),
         ),
         (None, Some(until)) => Report::new(
             AUTHORITY_READY,
@@ -232,16 +267,27 @@ fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
     let report = |state: State, reason, message: String| {
         Report::new(BUNDLE_PUBLISHED, state, reason, message)
     };
+    let name = cluster_trust_bundle_name(&settings.signer_name);
     match &seen.cluster_trust_bundle {
         Some(Outcome::NotOurs) => {
-            let name = cluster_trust_bundle_name(&settings.signer_name);
             let message = format!(
                 "ClusterTrustBundle {name} was made by somebody else and is left alone; delete it, \
                  or choose another podCertificates.signerName"
             );
             return report(State::False, "NotOurs", message);
         }
-        Some(Outcome::Refused(words)) => {
+        Some(Outcome::Ahead(sequence)) => {
+            let message = format!(
+                "ClusterTrustBundle {name} holds the later bundle of sequence {sequence} and is \
+                 left so"
+            );
+            return report(State::False, "KeysOutdated", message);
+        }
+        Some(Outcome::Failed(words)) => {
+            let message = format!("ClusterTrustBundle {name}: {words}; it is tried again");
+            return report(State::False, "NotWritten", message);
+        }
+        Some(Outcome::Refused(words) | Outcome::Forbidden(words)) => {
             let message = if seen.missing_rights.is_empty() {
                 words.clone()
             } else {
@@ -250,6 +296,13 @@ fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
             return report(State::False, "Refused", message);
         }
         Some(Outcome::Published) | None => {}
+    }
+    if let Some(Err(words)) = &seen.withdrawn {
+        let message = format!(
+            "what was published under earlier names could not be taken away: {words}; it is tried \
+             again"
+        );
+        return report(State::False, "NotWithdrawn", message);
     }
     if let Some(problem) = &seen.config_map_problem {
         return report(State::False, "InvalidNamespaceSelector", problem.clone());
@@ -263,6 +316,10 @@ fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
     }
     if seen.sequence.is_none() {
         return report(State::Unknown, "Preparing", "there is no bundle yet".into());
+    }
+    if settings.bundle_config_maps.is_some() && seen.config_maps.is_none() {
+        let message = "the namespaces, or the ConfigMaps in them, have not all been seen yet";
+        return report(State::Unknown, "NamespacesNotSeen", message.into());
     }
     let message = match (&seen.cluster_trust_bundle, seen.config_maps) {
         (Some(_), None) => "in a ClusterTrustBundle".to_owned(),
@@ -284,21 +341,25 @@ fn troubled(settings: &DomainSettings, seen: &Seen) -> String {
         .take(NAMED)
         .map(|(namespace, outcome)| match outcome {
             Outcome::NotOurs => format!("{namespace} (made by somebody else, left alone)"),
-            Outcome::Published | Outcome::Refused(_) => format!("{namespace} (refused)"),
+            Outcome::Failed(words) => format!("{namespace} (failed, tried again: {words})"),
+            Outcome::Refused(words) => format!("{namespace} (refused: {words})"),
+            Outcome::Published | Outcome::Ahead(_) | Outcome::Forbidden(_) => {
+                format!("{namespace} (forbidden)")
+            }
         });
     let mut message = format!(
         "ConfigMap {name} is not as it should be in {} namespaces: {}",
         seen.troubled_config_maps.len(),
         named.collect::<Vec<_>>().join(", ")
     );
-    let refused = seen
+    let forbidden = seen
         .troubled_config_maps
         .iter()
         .find_map(|(_, outcome)| match outcome {
-            Outcome::Refused(words) => Some(words),
-            Outcome::NotOurs | Outcome::Published => None,
+            Outcome::Forbidden(words) => Some(words),
+            _ => None,
         });
-    if let Some(words) = refused {
+    if let Some(words) = forbidden {
         let rule = format!(
             "; {words}; the operator may write ConfigMaps named spiffe-bundle only: for another \
              name add this rule to a ClusterRole of the operator: apiGroups: [\"\"], resources: \
@@ -320,6 +381,10 @@ fn pod_certificates(settings: &DomainSettings, seen: &Seen) -> Report {
     if !seen.missing_rights.is_empty() {
         let message = rule_to_add(&settings.signer_name, &seen.missing_rights);
         return Report::new(POD_CERTIFICATES, false, "SignerNotAllowed", message);
+    }
+    if seen.active_until.is_some() && !seen.signs {
+        let message = "nothing is signed before the ClusterTrustBundle holds the root of the CA";
+        return Report::new(POD_CERTIFICATES, State::Unknown, "BundleNotSeen", message);
     }
     let message = format!("requests for signer {} are answered", settings.signer_name);
     Report::new(POD_CERTIFICATES, true, "Served", message)
@@ -368,5 +433,98 @@ fn with_conditions(
         conditions: merge(before, reports, generation, now),
         observed_generation: generation,
         ..status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(spec: &serde_json::Value) -> TrustDomain {
+        let mut all = json!({
+            "trustDomain": "example.org", "authority": { "selfSigned": {} },
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(json!({
+            "apiVersion": "spiffe-operator.io/v1alpha1", "kind": "TrustDomain",
+            "metadata": { "name": "td" }, "spec": all,
+            "status": { "clusterTrustBundle": "before", "bundleConfigMap": "copies-before" },
+        }))
+        .unwrap()
+    }
+
+    fn serving(object: &TrustDomain, seen: &Seen) -> TrustDomainStatus {
+        let settings = DomainSettings::parse(&object.spec).unwrap();
+        super::serving(object, &settings, seen, Timestamp::UNIX_EPOCH)
+    }
+
+    fn condition<'a>(
+        status: &'a TrustDomainStatus,
+        kind: &str,
+    ) -> &'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|it| it.type_ == kind).unwrap()
+    }
+
+    #[test]
+    fn names_are_remembered_until_what_bears_them_is_withdrawn() {
+        let object = object(&json!({ "bundleConfigMaps": { "name": "copies" } }));
+        let names = |withdrawn| {
+            let mut seen = Seen::new(None);
+            seen.withdrawn = withdrawn;
+            seen.cluster_trust_bundle = Some(Outcome::Published);
+            let status = serving(&object, &seen);
+            (
+                status.cluster_trust_bundle.unwrap(),
+                status.bundle_config_map.unwrap(),
+            )
+        };
+        let before = ("before".to_owned(), "copies-before".to_owned());
+        assert_eq!(names(None), before);
+        assert_eq!(names(Some(Err("timeout".into()))), before);
+        let now = "spiffe-operator.io:example.org:bundle".to_owned();
+        assert_eq!(names(Some(Ok(()))), (now, "copies".to_owned()));
+    }
+
+    #[test]
+    fn an_active_ca_that_has_ended_is_not_ready() {
+        let object = object(&json!({}));
+        let mut seen = Seen::new(None);
+        seen.active_until = Timestamp::from_second(1).ok();
+        let status = serving(&object, &seen);
+        assert_eq!(condition(&status, AUTHORITY_READY).reason, "Active");
+        seen.active_until = Some(Timestamp::UNIX_EPOCH);
+        let status = serving(&object, &seen);
+        let ready = condition(&status, AUTHORITY_READY);
+        assert_eq!((&*ready.status, &*ready.reason), ("False", "Expired"));
+    }
+
+    #[test]
+    fn only_rbac_is_answered_with_a_rule_to_add() {
+        let object = object(&json!({ "bundleConfigMaps": {} }));
+        let message = |outcome: Outcome| {
+            let mut seen = Seen::new(None);
+            seen.withdrawn = Some(Ok(()));
+            seen.troubled_config_maps = vec![("shop".to_owned(), outcome)];
+            let status = serving(&object, &seen);
+            condition(&status, BUNDLE_PUBLISHED).message.clone()
+        };
+        let words = || "no".to_owned();
+        assert!(message(Outcome::Forbidden(words())).contains("add this rule"));
+        for outcome in [
+            Outcome::Refused(words()),
+            Outcome::Failed(words()),
+            Outcome::NotOurs,
+        ] {
+            let message = message(outcome);
+            assert!(
+                message.contains("shop") && !message.contains("rule"),
+                "{message}"
+            );
+        }
     }
 }

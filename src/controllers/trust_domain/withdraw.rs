@@ -14,6 +14,9 @@ use crate::controllers::trust_domain::published::{Ownership, ownership};
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 
 /// Removes what `before` names and `settings` do not.
+///
+/// # Errors
+/// With the first failure; one copy that cannot be removed keeps no other.
 pub(super) async fn withdraw(
     client: &Client,
     cluster_trust_bundles: Option<&ApiResource>,
@@ -48,15 +51,13 @@ pub(super) async fn withdraw(
         Err(error) if error.is_forbidden() => return Ok(()),
         copies => copies?,
     };
+    let mut outcome = Ok(());
     for copy in copies {
         let namespace = copy.metadata.namespace.clone().unwrap_or_default();
         if ownership(copy.meta(), owner) == Ownership::Ours {
-            remove(
-                &Api::<ConfigMap>::namespaced(client.clone(), &namespace),
-                &copy,
-            )
-            .await?;
+            let copies = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+            outcome = outcome.and(remove(&copies, &copy).await);
         }
     }
-    Ok(())
+    outcome
 }

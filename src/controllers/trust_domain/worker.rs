@@ -24,6 +24,7 @@ use crate::controllers::trust_domain::rights::Rights;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
+use crate::spiffe::Fingerprint;
 use crate::store::LastGoodStore;
 
 /// Changes that come within this time are worked on together.
@@ -47,8 +48,14 @@ pub(super) struct Worker {
     pub(super) rights: Rights,
     /// The ClusterTrustBundle of the current signer name.
     pub(super) cluster_trust_bundle: Option<Watched<ClusterTrustBundle>>,
+    /// Signer name and root of the CA that was last seen in that signer's ClusterTrustBundle.
+    pub(super) published: Option<(String, Fingerprint)>,
     /// The copies of the bundle.
     pub(super) config_maps: Option<Watched<ConfigMap>>,
+    /// Whether the copies could not be listed when that was last tried.
+    pub(super) copies_are_hidden: bool,
+    /// Whether this process led at the last reconcile.
+    pub(super) led: bool,
     signer: Option<RunningSigner>,
 }
 
@@ -56,6 +63,8 @@ pub(super) struct Worker {
 pub(super) struct Watched<K> {
     pub(super) key: String,
     pub(super) cache: Cache<K>,
+    /// What changed since the reconcile before: also what changed during it.
+    changes: watch::Receiver<u64>,
 }
 
 struct RunningSigner {
@@ -79,7 +88,10 @@ impl Worker {
             authority,
             rights: Rights::default(),
             cluster_trust_bundle: None,
+            published: None,
             config_maps: None,
+            copies_are_hidden: false,
+            led: false,
             signer: None,
         }
     }
@@ -113,19 +125,15 @@ impl Worker {
             self.context
                 .metrics
                 .reconciled("TrustDomain", started.elapsed(), failure);
-            let mut bundles = self
-                .cluster_trust_bundle
-                .as_ref()
-                .map(|it| it.cache.changes());
-            let mut copies = self.config_maps.as_ref().map(|it| it.cache.changes());
+            let has_copies = self.config_maps.is_some();
             tokio::select! {
                 _ = trust_domains.changed() => {}
                 _ = secrets.changed() => {}
                 _ = leadership.changed() => {}
                 _ = certificates_api.changed() => {}
-                () = next_change(&mut bundles) => {}
-                () = next_change(&mut copies) => {}
-                _ = namespaces.changed(), if self.config_maps.is_some() => {}
+                () = next_change(self.cluster_trust_bundle.as_mut()) => {}
+                () = next_change(self.config_maps.as_mut()) => {}
+                _ = namespaces.changed(), if has_copies => {}
                 () = backoff.next_due() => {}
                 () = sleep_until(started + PERIOD) => {}
             }
@@ -180,6 +188,7 @@ impl Worker {
     /// Serves nobody any more: another TrustDomain has the better claim.
     pub(super) fn stop_serving(&mut self) {
         self.signer = None;
+        self.published = None;
         self.cluster_trust_bundle = None;
         self.config_maps = None;
         self.context.identities.remove_domain(&self.name);
@@ -239,17 +248,20 @@ fn rewatch<K, T>(
         None => *watched = None,
         Some((key, _)) if watched.as_ref().is_some_and(|current| current.key == key) => {}
         Some((key, target)) => {
+            let cache = start(target);
+            let changes = cache.changes();
             *watched = Some(Watched {
                 key,
-                cache: start(target),
+                cache,
+                changes,
             });
         }
     }
 }
 
-async fn next_change(changes: &mut Option<watch::Receiver<u64>>) {
-    if let Some(changes) = changes
-        && changes.changed().await.is_ok()
+async fn next_change<K>(watched: Option<&mut Watched<K>>) {
+    if let Some(watched) = watched
+        && watched.changes.changed().await.is_ok()
     {
         return;
     }

@@ -28,6 +28,21 @@ pub(crate) fn issued_by(issuer: &Ca, name: &str) -> Ca {
     CertifiedIssuer::signed_by(parameters(name, Duration::days(90)), key(), issuer).unwrap()
 }
 
+/// A CA under `issuer`, or its own root, with `change` made to its certificate.
+pub(crate) fn ca_with(
+    issuer: Option<&Ca>,
+    name: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Ca {
+    let mut parameters = parameters(name, Duration::days(90));
+    change(&mut parameters);
+    match issuer {
+        Some(issuer) => CertifiedIssuer::signed_by(parameters, key(), issuer),
+        None => CertifiedIssuer::self_signed(parameters, key()),
+    }
+    .unwrap()
+}
+
 /// A self-signed certificate that may not sign others.
 pub(crate) fn not_a_ca(name: &str) -> Ca {
     let mut parameters = parameters(name, Duration::days(1));

@@ -1,6 +1,7 @@
 //! An API server that fails as it is told: a proxy before a real one.
 
 use std::{
+    convert::Infallible,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use kube::Client;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, time::sleep};
@@ -35,22 +36,32 @@ pub(crate) enum Fault {
     WatchesExpire,
     /// Watches end at once without an error.
     WatchesEnd,
+    /// Watches stay open and say nothing.
+    WatchesHang,
     /// Answers come this late.
     Slow(Duration),
 }
 
 /// The proxy. Its task ends with it.
 pub(crate) struct FaultyApiServer {
-    fault: watch::Sender<Fault>,
+    failing: watch::Sender<Failing>,
     requests: Arc<AtomicU64>,
     kubeconfig: PathBuf,
     _task: AbortOnDropHandle<()>,
 }
 
+/// Which requests fail, and how.
+#[derive(Clone)]
+struct Failing {
+    fault: Fault,
+    /// Part of their method, path and query, such as `GET /api/v1/namespaces?`; empty for all.
+    requests: String,
+}
+
 #[derive(Clone)]
 struct Proxy {
     client: Client,
-    fault: watch::Receiver<Fault>,
+    failing: watch::Receiver<Failing>,
     requests: Arc<AtomicU64>,
 }
 
@@ -71,17 +82,20 @@ impl FaultyApiServer {
             "current-context": "faulty",
         });
         std::fs::write(&kubeconfig, content.to_string()).unwrap();
-        let fault = watch::Sender::new(Fault::None);
+        let failing = watch::Sender::new(Failing {
+            fault: Fault::None,
+            requests: String::new(),
+        });
         let requests = Arc::new(AtomicU64::new(0));
         let proxy = Proxy {
             client: control_plane.client().await,
-            fault: fault.subscribe(),
+            failing: failing.subscribe(),
             requests: Arc::clone(&requests),
         };
         let router = Router::new().fallback(forward).with_state(proxy);
         let serve = async move { axum::serve(listener, router).await.unwrap() };
         Self {
-            fault,
+            failing,
             requests,
             kubeconfig,
             _task: AbortOnDropHandle::new(tokio::spawn(serve)),
@@ -95,7 +109,13 @@ impl FaultyApiServer {
 
     /// Fails like this from now on; watches that are open end.
     pub(crate) fn fail(&self, fault: Fault) {
-        self.fault.send_replace(fault);
+        self.fail_only("", fault);
+    }
+
+    /// The same for those requests only whose method, path and query contain `requests`.
+    pub(crate) fn fail_only(&self, requests: &str, fault: Fault) {
+        let requests = requests.to_owned();
+        self.failing.send_replace(Failing { fault, requests });
     }
 
     /// How many requests have come.
@@ -106,16 +126,23 @@ impl FaultyApiServer {
 
 async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
     proxy.requests.fetch_add(1, Ordering::Relaxed);
-    let mut fault = proxy.fault.clone();
+    let mut failing = proxy.failing.clone();
     let query = request.uri().query().unwrap_or_default();
     let watches = query.contains("watch=true");
-    let now = *fault.borrow_and_update();
-    match now {
+    let name = format!("{} {}", request.method(), request.uri());
+    let now = failing.borrow_and_update().clone();
+    let changed = async move { failing.changed().await };
+    match now.fault {
+        _ if !name.contains(&now.requests) => {}
         Fault::Status(code) => return status(code),
         Fault::WatchesExpire if watches => return expired().into_response(),
         Fault::WatchesEnd if watches => return StatusCode::OK.into_response(),
+        Fault::WatchesHang if watches => {
+            let silence = stream::pending::<Result<Vec<u8>, Infallible>>();
+            return Body::from_stream(silence.take_until(changed)).into_response();
+        }
         Fault::Slow(delay) => sleep(delay).await,
-        Fault::None | Fault::WatchesExpire | Fault::WatchesEnd => {}
+        Fault::None | Fault::WatchesExpire | Fault::WatchesEnd | Fault::WatchesHang => {}
     }
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(header::HOST);
@@ -127,7 +154,6 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
             parts.headers.remove(header::TRANSFER_ENCODING);
             parts.headers.remove(header::CONNECTION);
             let body = Body::new(body).into_data_stream();
-            let changed = async move { fault.changed().await };
             Response::from_parts(parts, Body::from_stream(body.take_until(changed)))
         }
         Err(_) => status(502),
@@ -136,9 +162,13 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
 
 /// An error as the API server words it.
 fn status(code: u16) -> Response {
+    let reason = match code {
+        404 => "NotFound",
+        _ => "Injected",
+    };
     let body = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
-        "reason": "Injected", "message": "injected by the test",
+        "reason": reason, "message": "injected by the test",
     });
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
