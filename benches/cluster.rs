@@ -199,7 +199,11 @@ impl Bench {
     /// Lets pods come and go. What the operator needs at rest is taken off.
     async fn churn(&self, client: &Client, operator: &Operator, process: &Process, idle: f64) {
         // Those that certificates were asked for are there still.
-        let asked = if self.identities == 1 { SEQUENTIAL + BURST } else { 0 };
+        let asked = if self.identities == 1 {
+            SEQUENTIAL + BURST
+        } else {
+            0
+        };
         let entries = self.pods * self.identities + asked;
         let (started, before) = (Instant::now(), process.cpu());
         create_pods(client, "churn", CHURN).await;

@@ -63,6 +63,14 @@ pub fn decide(record: Option<&Record>, me: &str, unchanged_for: Duration) -> Dec
 /// Whether this process leads now; a clone sees the same.
 pub type Leadership = watch::Receiver<bool>;
 
+/// Waits until this process does not lead any more; for ever when it does not lead now.
+pub async fn until_lost(leadership: &Leadership) {
+    let mut leadership = leadership.clone();
+    if !*leadership.borrow() || leadership.wait_for(|leads| !leads).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Competes for the Lease `name` in `namespace` until `shutdown`, then gives it up.
 pub async fn compete(
     client: Client,
@@ -239,6 +247,8 @@ fn record_of(lease: &Lease) -> Record {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn held_by(holder: &str) -> Record {
@@ -275,5 +285,24 @@ mod tests {
             decide(Some(&other), "me", LEASE_DURATION),
             Decision::Acquire
         );
+    }
+
+    #[tokio::test]
+    async fn only_who_leads_can_lose() {
+        let (leading, leadership) = watch::channel(false);
+        assert!(until_lost(&leadership).now_or_never().is_none());
+        leading.send_replace(true);
+        assert!(until_lost(&leadership).now_or_never().is_none());
+        let lost = until_lost(&leadership);
+        leading.send_replace(false);
+        assert!(
+            lost.now_or_never().is_none(),
+            "it did not lead when it began to wait"
+        );
+        leading.send_replace(true);
+        let mut lost = Box::pin(until_lost(&leadership));
+        assert!((&mut lost).now_or_never().is_none());
+        leading.send_replace(false);
+        lost.await;
     }
 }

@@ -2,7 +2,6 @@
 //! label per pod, SPIFFE ID or serial number.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -61,9 +60,9 @@ pub struct Metrics {
     sign_seconds: Histogram,
     pod_to_entry_seconds: Histogram,
     request_to_issued_seconds: Histogram,
-    ca_expiry: Family<Domain, Gauge<f64, AtomicU64>>,
-    bundle_expiry: Family<Domain, Gauge<f64, AtomicU64>>,
-    leader: Gauge<i64, AtomicI64>,
+    ca_expiry: Family<Domain, Gauge>,
+    bundle_expiry: Family<Domain, Gauge>,
+    leader: Gauge,
     watch_restarts: Family<Kind, Counter>,
     watch_errors: Family<Kind, Counter>,
 }
@@ -276,18 +275,22 @@ impl Metrics {
             .observe(elapsed.as_secs_f64());
     }
 
-    /// When the active CA, and the last root of the bundle, expire (Unix seconds).
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::as_conversions,
-        reason = "below 2^53 for ages"
-    )]
-    pub fn set_expiry(&self, trust_domain: &str, ca: i64, bundle: i64) {
+    /// When the active CA, and the last root of the bundle, expire (Unix seconds); none where there
+    /// is none.
+    pub fn set_expiry(&self, trust_domain: &str, ca: Option<i64>, bundle: Option<i64>) {
         let labels = Domain {
             trust_domain: trust_domain.into(),
         };
-        self.ca_expiry.get_or_create(&labels).set(ca as f64);
-        self.bundle_expiry.get_or_create(&labels).set(bundle as f64);
+        for (gauge, time) in [(&self.ca_expiry, ca), (&self.bundle_expiry, bundle)] {
+            match time {
+                Some(time) => {
+                    gauge.get_or_create(&labels).set(time);
+                }
+                None => {
+                    gauge.remove(&labels);
+                }
+            }
+        }
     }
 
     /// A trust domain is not served any more.
@@ -333,5 +336,15 @@ mod tests {
         assert!(metrics.encode().contains(line), "{}", metrics.encode());
         metrics.set_object("example.org", "ClusterSPIFFEID", "web", None);
         assert!(!metrics.encode().contains("name=\"web\""));
+    }
+
+    #[test]
+    fn a_ca_that_is_not_there_has_no_expiry() {
+        let metrics = Metrics::new();
+        let line = "spiffe_operator_ca_expiration_timestamp_seconds{trust_domain=\"a.test\"} 7";
+        metrics.set_expiry("a.test", Some(7), None);
+        assert!(metrics.encode().contains(line), "{}", metrics.encode());
+        metrics.set_expiry("a.test", None, None);
+        assert!(!metrics.encode().contains("a.test"));
     }
 }

@@ -19,8 +19,10 @@ mod worker;
 pub use published::{MANAGED_BY, MANAGED_BY_LABEL, TRUST_DOMAIN_LABEL, labels};
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -31,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::api::TrustDomain;
 use crate::clusters::cache::Cache;
 use crate::controllers::trust_domain::worker::Worker;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
 use crate::runtime::health::Health;
 
@@ -95,8 +98,8 @@ async fn supervise(context: Context, health: Health) {
             }
             for (name, uid) in current {
                 workers.entry(name.clone()).or_insert_with(|| {
-                    let worker = Worker::new(context.clone(), Arc::clone(&shared), name);
-                    (uid, AbortOnDropHandle::new(tokio::spawn(worker.run())))
+                    let work = work(context.clone(), Arc::clone(&shared), name);
+                    (uid, AbortOnDropHandle::new(tokio::spawn(work)))
                 });
             }
             health.done(TRUST_DOMAINS);
@@ -111,5 +114,19 @@ async fn supervise(context: Context, health: Health) {
                 health.done(SECRETS);
             }
         }
+    }
+}
+
+/// Works on the TrustDomain `name`. A worker that breaks off, which is a bug, is replaced, and holds
+/// up no other.
+async fn work(context: Context, shared: Arc<Shared>, name: String) {
+    let mut backoff = Backoff::default();
+    loop {
+        let worker = Worker::new(context.clone(), Arc::clone(&shared), name.clone());
+        // Nothing of the worker is looked at again.
+        let _ = AssertUnwindSafe(worker.run()).catch_unwind().await;
+        tracing::error!(trust_domain = name, "a worker broke off; starting another");
+        backoff.failed(());
+        backoff.next_due().await;
     }
 }

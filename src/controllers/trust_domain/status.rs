@@ -84,10 +84,11 @@ impl Seen {
             || outcomes.any(|outcome| matches!(outcome, Outcome::Failed(_)))
     }
 
-    /// When the active CA and the last root expire, in Unix seconds; 0 where there is none.
-    pub(super) fn expiry(&self) -> (i64, i64) {
-        let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_second);
-        (seconds(self.active_until), seconds(self.bundle_until))
+    /// When the active CA and the last root expire, in Unix seconds.
+    pub(super) fn expiry(&self) -> (Option<i64>, Option<i64>) {
+        let [active, bundle] =
+            [self.active_until, self.bundle_until].map(|it| it.map(Timestamp::as_second));
+        (active, bundle)
     }
 }
 

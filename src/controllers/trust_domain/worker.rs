@@ -24,6 +24,7 @@ use crate::controllers::trust_domain::rights::Rights;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
+use crate::runtime::leader::until_lost;
 use crate::spiffe::Fingerprint;
 use crate::store::LastGoodStore;
 
@@ -71,7 +72,7 @@ struct RunningSigner {
     signer_name: String,
     resource: ApiResource,
     settings: watch::Sender<Signer>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Worker {
@@ -105,7 +106,12 @@ impl Worker {
         let mut namespaces = self.context.identities.namespaces_changed();
         loop {
             let started = Instant::now();
-            let failure = match self.reconcile().await {
+            let outcome = tokio::select! {
+                outcome = self.reconcile() => outcome,
+                // Whoever leads now completes what is begun, as after a crash.
+                () = until_lost(&leadership) => continue,
+            };
+            let failure = match outcome {
                 Ok(Reconciliation::Settled) => {
                     backoff.forget(&());
                     None
@@ -166,6 +172,7 @@ impl Worker {
         if let Some(running) = &self.signer
             && running.signer_name == signer.signer_name
             && running.resource == resource
+            && !running.task.is_finished()
         {
             running.settings.send_if_modified(|old| {
                 let changed = !old.is_same(&signer);
@@ -181,7 +188,7 @@ impl Worker {
             signer_name,
             resource,
             settings,
-            _task: AbortOnDropHandle::new(tokio::spawn(task)),
+            task: AbortOnDropHandle::new(tokio::spawn(task)),
         });
     }
 
