@@ -1,13 +1,9 @@
-//! The `spiffe-operator` binary: parses the command line and calls the library.
+//! The `spiffe-operator` binary: installs the provider of cryptography and calls the library.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use spiffe_operator::cli::CommandLine;
-
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
     // Only fails when a provider is installed already, which then is this one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    command_line.execute()
+    spiffe_operator::cli::main()
 }
