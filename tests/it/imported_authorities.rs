@@ -11,6 +11,7 @@ use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use rcgen::{BasicConstraints, IsCa, KeyPair, SanType};
 use serde_json::json;
+use spiffe_operator::authority::DOCUMENT;
 use spiffe_operator::spiffe::{Bundle, pem, verify_x509_svid};
 use time::{Duration, OffsetDateTime};
 
@@ -371,7 +372,7 @@ async fn a_lost_journal_needs_no_consent_while_the_ca_is_in_its_secret_and_no_ke
 
     // A key of another form, and one that is cut off.
     let data = secrets.get(&journal).await.unwrap().data.unwrap();
-    let entry = data.keys().find(|key| key.ends_with(".key")).unwrap();
+    let entry = data.keys().find(|key| *key != DOCUMENT).unwrap();
     let mut cut = data[entry].0.clone();
     cut.truncate(cut.len() / 2);
     let change = json!({ "data": { entry: ByteString(cut) } });
