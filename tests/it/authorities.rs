@@ -277,6 +277,29 @@ async fn an_authority_with_a_large_rsa_key_holds_up_nobody_else() {
     slow.issue().await;
 }
 
+#[tokio::test]
+async fn authorities_of_every_other_key_type_issue_what_verifies() {
+    for key_type in ["ec-p384", "rsa-2048"] {
+        let world = World::without_trust_domain(control_plane().await).await;
+        shared_operator().await;
+        world
+            .apply_trust_domain(json!({ "keyType": key_type }))
+            .await;
+        world.apply_cluster_spiffe_id("web", json!({})).await;
+        world.trust_domain_condition("Ready", "True").await;
+        world.issue().await;
+        let bundle = world.published_bundle().await;
+        let root = bundle.roots().next().unwrap().clone();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&root).unwrap();
+        let bits = parsed.public_key().parsed().unwrap().key_size();
+        assert_eq!(
+            bits,
+            if key_type == "ec-p384" { 384 } else { 2048 },
+            "{key_type}"
+        );
+    }
+}
+
 /// A world that signs.
 async fn ready_world() -> World {
     let world = World::new().await;

@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use spiffe_operator::api::TrustDomain;
 
-use crate::support::{World, apply, condition_that, unique, unique_trust_domain};
+use crate::support::{World, apply, condition_that, unique, unique_trust_domain, verdict};
 
 /// Applies a TrustDomain that is younger than the one of `world`.
 async fn apply_younger(world: &World, spec: Value) -> String {
@@ -152,4 +152,62 @@ async fn a_broken_spec_holds_its_trust_domain_against_younger_ones() {
     let younger = apply_younger(&world, spec).await;
     assert_waits(&world, &younger, &signer, "same trust domain").await;
     world.issue().await;
+}
+
+#[tokio::test]
+async fn an_older_one_that_takes_a_signer_name_signs_only_once_the_bundle_is_its_own() {
+    let world = older().await;
+    world.apply_cluster_spiffe_id("web", json!({})).await;
+    let trust_domain = unique_trust_domain();
+    let signer = format!("spiffe-operator.io/{trust_domain}");
+    let spec = json!({
+        "trustDomain": trust_domain,
+        "className": unique("class"),
+        "authority": { "selfSigned": {} },
+    });
+    let younger = apply_younger(&world, spec).await;
+    condition_that::<TrustDomain>(&world.client, &younger, "Ready", |condition| {
+        condition.type_ == "Ready" && condition.status == "True"
+    })
+    .await;
+
+    world
+        .apply_trust_domain(json!({ "podCertificates": { "signerName": signer } }))
+        .await;
+    condition_that::<TrustDomain>(&world.client, &younger, "Stalled", |condition| {
+        condition.type_ == "Stalled" && condition.reason == "Conflict"
+    })
+    .await;
+    world
+        .trust_domain_reason("BundlePublished", "NotOurs")
+        .await;
+    world
+        .trust_domain_reason("PodCertificates", "BundleNotSeen")
+        .await;
+    let pod = world.pod_of_signer("web", &signer).await;
+    let (_, request) = world
+        .kubelet
+        .request(&signer, &pod, &world.service_account, &[])
+        .await;
+    let uid = pod.uid().unwrap();
+    world
+        .event(&world.namespace, &uid, "AuthorityNotReady")
+        .await;
+
+    let bundles = Api::<ClusterTrustBundle>::all(world.client.clone());
+    let bundle = format!("spiffe-operator.io:{trust_domain}:bundle");
+    bundles
+        .delete(&bundle, &DeleteParams::default())
+        .await
+        .unwrap();
+    let answer = world.kubelet.answer(&request).await;
+    let verdict = verdict(&answer);
+    assert_eq!(verdict.type_, "Issued", "{}", verdict.message);
+    assert!(
+        verdict.message.contains(&world.trust_domain),
+        "{}",
+        verdict.message
+    );
+    world.trust_domain_condition("Ready", "True").await;
+    delete(&world, &younger).await;
 }

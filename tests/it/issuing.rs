@@ -64,3 +64,29 @@ async fn a_pod_that_nothing_matches_waits_and_is_served_as_soon_as_something_doe
         "Issued"
     );
 }
+
+#[tokio::test]
+async fn dns_names_with_upper_case_underscores_and_wildcards_are_issued() {
+    let world = World::new().await;
+    let names = [
+        "Upper.Example.org",
+        "under_score.example.org",
+        "*.example.org",
+    ];
+    world
+        .apply_cluster_spiffe_id("web", json!({ "dnsNameTemplates": names }))
+        .await;
+    let chain = world.issue().await;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    let found = leaf.subject_alternative_name().unwrap().unwrap();
+    let found: Vec<_> = found
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::DNSName(name) => Some(*name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(found, names);
+}

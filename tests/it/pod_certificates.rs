@@ -208,6 +208,7 @@ async fn an_identity_that_is_not_the_pods_is_waited_for_and_its_own_are_named() 
     world
         .apply_cluster_spiffe_id("web", json!({ "hint": "main" }))
         .await;
+    let mut pods = 0;
     for (key, value) in [
         ("spiffe-operator.io/hint", "db"),
         (
@@ -236,6 +237,9 @@ async fn an_identity_that_is_not_the_pods_is_waited_for_and_its_own_are_named() 
         );
         world.verified_chain(&answer).await;
         world.delete_cluster_spiffe_id(&id).await;
+        // Else the next pod has that identity, too.
+        pods += 1;
+        world.entries_are(pods).await;
     }
 }
 

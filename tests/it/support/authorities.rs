@@ -43,6 +43,12 @@ pub(crate) fn ca_with(
     .unwrap()
 }
 
+/// The root `ca` once more: another certificate for the same key and name.
+pub(crate) fn renewed(ca: &Ca, name: &str) -> Ca {
+    let key = KeyPair::from_pem(&ca.key().serialize_pem()).unwrap();
+    CertifiedIssuer::self_signed(parameters(name, Duration::days(730)), key).unwrap()
+}
+
 /// A self-signed certificate that may not sign others.
 pub(crate) fn not_a_ca(name: &str) -> Ca {
     let mut parameters = parameters(name, Duration::days(1));
