@@ -1,9 +1,11 @@
 //! `spiffe-operator render`: which entries pods would get, without changing anything.
 //!
-//! Reading objects is [`read`] (or from a cluster, [`cluster`]), evaluating them [`plan`] (pure, over the same
+//! Reading objects is [`read`] (or from a cluster, [`cluster`]), putting those of files over those of
+//! a cluster [`overlay`], evaluating them [`plan`] (pure, over the same
 //! [`crate::registration::Registry`] that the operator uses), printing [`mod@print`].
 
 mod cluster;
+mod overlay;
 pub mod plan;
 pub mod print;
 pub mod read;
@@ -26,16 +28,12 @@ pub struct Arguments {
     /// YAML or JSON files with objects, folders of such files, or - for standard input.
     #[arg(required_unless_present = "from_cluster", value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Read the objects from the cluster that kubectl would talk to; PATHs are added to them.
+    /// Read the objects from the cluster that kubectl would talk to, as if PATHs had been applied to
+    /// it: they take the place of objects of the same kind and name.
     #[arg(long, env = "SPIFFE_OPERATOR_FROM_CLUSTER")]
     from_cluster: bool,
     /// Context of the kubeconfig, with --from-cluster. Default: its current one.
-    #[arg(
-        long,
-        env = "SPIFFE_OPERATOR_CONTEXT",
-        requires = "from_cluster",
-        value_name = "NAME"
-    )]
+    #[arg(long, env = "SPIFFE_OPERATOR_CONTEXT", value_name = "NAME")]
     context: Option<String>,
     /// How to print.
     #[arg(long, short, env = "SPIFFE_OPERATOR_OUTPUT", default_value = "table")]
@@ -96,10 +94,11 @@ pub enum OutputFormat {
 /// When nothing can be rendered at all: a path that cannot be read, no trust domain.
 pub fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
     let sources = read::sources(&arguments.paths, io::stdin().lock())?;
-    let mut objects = read::objects(&sources);
+    let mut objects = Objects::default();
     if arguments.from_cluster {
-        objects.extend(cluster::objects(arguments.context.as_deref())?);
+        objects = cluster::objects(arguments.context.as_deref())?;
     }
+    objects.apply(read::objects(&sources));
     let report = render_objects(objects, &arguments.trust_domain)?;
     let text = print::to_text(&report, arguments.output)?;
     match io::stdout().lock().write_all(text.as_bytes()) {
@@ -115,7 +114,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
     })
 }
 
-/// Renders objects that were read already, from files or from a cluster.
+/// Renders objects that were read already, each of which has a name of its own.
 ///
 /// # Errors
 /// When there is no trust domain to render for.

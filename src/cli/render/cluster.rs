@@ -6,7 +6,7 @@ use kube::{Client, Resource};
 use crate::cli::render::read::Objects;
 use crate::clusters::CallError;
 use crate::clusters::list::list_all;
-use crate::runtime::client::client;
+use crate::runtime::client::{ClientError, client};
 
 /// Reads everything that takes part in registration from the cluster that kubectl would talk to.
 ///
@@ -18,9 +18,12 @@ pub(super) fn objects(context: Option<&str>) -> Result<Objects, String> {
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(async {
-        let client = client(None, context)
-            .await
-            .map_err(|error| crate::error_chain(&error))?;
+        let client = client(None, context).await.map_err(|error| match error {
+            ClientError::Infer { .. } => "no cluster: set KUBECONFIG to a kubeconfig, or leave \
+                    --from-cluster out"
+                .to_owned(),
+            error => crate::error_chain(&error),
+        })?;
         read(&client)
             .await
             .map_err(|error| format!("cannot read the cluster: {}", error.message()))

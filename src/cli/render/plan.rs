@@ -1,14 +1,16 @@
 //! What registration makes of objects. Pure.
 //!
-//! What only a running cluster has is made up, with a note where it matters: UIDs, and namespaces
-//! that are not among the objects.
+//! What only a running cluster has is made up, with a note where it matters: UIDs, times of
+//! creation, and namespaces that are not among the objects.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
 };
+use kube::Resource;
 use serde::Serialize;
 
 use super::read::Objects;
@@ -248,6 +250,8 @@ fn fill(registry: &mut Registry, objects: &Objects) -> BTreeSet<String> {
 
 /// Makes up what only a cluster has.
 fn complete(objects: &mut Objects) {
+    objects.cluster_spiffe_ids.iter_mut().for_each(date);
+    objects.cluster_static_entries.iter_mut().for_each(date);
     for node in &mut objects.nodes {
         let name = node.metadata.name.clone();
         node.metadata.uid = node.metadata.uid.take().or(name);
@@ -290,6 +294,12 @@ fn complete(objects: &mut Objects) {
             labels.insert(NAME_LABEL.into(), name);
         }
     }
+}
+
+/// What is not in the cluster yet will be younger than what is.
+fn date<K: Resource>(object: &mut K) {
+    let created = &mut object.meta_mut().creation_timestamp;
+    created.get_or_insert(Time(Timestamp::MAX));
 }
 
 fn complete_pod(pod: &mut Pod) {

@@ -51,22 +51,6 @@ pub struct Objects {
     pub errors: Vec<String>,
 }
 
-impl Objects {
-    /// Adds other objects to these.
-    pub fn extend(&mut self, other: Self) {
-        self.trust_domains.extend(other.trust_domains);
-        self.cluster_spiffe_ids.extend(other.cluster_spiffe_ids);
-        self.cluster_static_entries
-            .extend(other.cluster_static_entries);
-        self.pods.extend(other.pods);
-        self.namespaces.extend(other.namespaces);
-        self.nodes.extend(other.nodes);
-        self.endpoint_slices.extend(other.endpoint_slices);
-        self.notes.extend(other.notes);
-        self.errors.extend(other.errors);
-    }
-}
-
 /// Reads what `paths` name; `-` is `stdin`.
 ///
 /// # Errors
@@ -113,7 +97,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// The objects in `sources`, in their order.
+/// The objects in `sources`, in their order. Of several with the same name each is there.
 #[must_use]
 pub fn objects(sources: &[Source]) -> Objects {
     let mut objects = Objects::default();

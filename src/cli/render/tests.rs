@@ -152,6 +152,82 @@ fn flags_stand_in_for_a_trust_domain() {
     assert_eq!(entry.parent_id, "spiffe://flags.org/east");
 }
 
+/// What a cluster with [`OBJECTS`] would give after the files were applied to it.
+fn render_over(files: &str) -> RenderReport {
+    let objects = |text: &str| {
+        let (name, text) = ("-".into(), text.into());
+        read::objects(&[read::Source { name, text }])
+    };
+    let mut cluster = objects(OBJECTS);
+    cluster.apply(objects(files));
+    render_objects(cluster, &TrustDomainArguments::default()).unwrap()
+}
+
+#[test]
+fn a_file_takes_the_place_of_what_the_cluster_has() {
+    let report = render_over(
+        "apiVersion: spire.spiffe.io/v1alpha1\nkind: ClusterSPIFFEID\nmetadata: {name: default}\n\
+         spec: {spiffeIDTemplate: \"spiffe://example.org/new\"}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop, labels: {a: b}}\n\
+         spec: {containers: []}\n",
+    );
+    let domain = &report.trust_domains[0];
+    assert_eq!((domain.objects.len(), domain.pods.len()), (1, 2));
+    let [found] = domain.pods[1].matches.as_slice() else {
+        panic!("{report:?}")
+    };
+    // The pod of the file is on the node that the cluster's pod is on.
+    assert_eq!(found.outcome, Outcome::Issued);
+    assert_eq!(
+        found.entry.as_ref().unwrap().spiffe_id,
+        "spiffe://example.org/new"
+    );
+}
+
+#[test]
+fn a_file_that_replaces_nothing_is_younger_than_what_the_cluster_has() {
+    let twin = |name: &str| {
+        let (_, rest) = OBJECTS.split_once("kind: ClusterSPIFFEID\n").unwrap();
+        let spec = rest
+            .split_once("spec:")
+            .unwrap()
+            .1
+            .split_once("---")
+            .unwrap()
+            .0;
+        format!(
+            "apiVersion: spire.spiffe.io/v1alpha1\nkind: ClusterSPIFFEID\n\
+             metadata: {{name: {name}}}\nspec:{spec}"
+        )
+    };
+    let sources = |report: &RenderReport| {
+        let matches = report.trust_domains[0].pods[1].matches.clone();
+        let mut found: Vec<_> = matches.into_iter().map(|m| (m.source, m.outcome)).collect();
+        found.sort_by_key(|(source, _)| source.clone());
+        found
+    };
+    let expected = [
+        ("ClusterSPIFFEID another".to_owned(), Outcome::Masked),
+        ("ClusterSPIFFEID default".to_owned(), Outcome::Issued),
+    ];
+    assert_eq!(sources(&render_over(&twin("another"))), expected);
+    // One that replaces an object is as old as that one.
+    let both = format!("{}---\n{}", twin("another"), twin("default"));
+    assert_eq!(sources(&render_over(&both)), expected);
+}
+
+#[test]
+fn of_two_documents_with_one_name_the_later_counts() {
+    let again = OBJECTS.replace("/sa/", "/again/");
+    let report = render_over(&again);
+    assert_eq!(report.trust_domains.len(), 1);
+    let entry = report.trust_domains[0].pods[1].matches[0].entry.as_ref();
+    assert_eq!(
+        entry.unwrap().spiffe_id,
+        "spiffe://example.org/ns/shop/again/web"
+    );
+}
+
 #[test]
 fn folders_give_their_yaml_and_json_files_in_order() {
     let folder = tempfile::tempdir().unwrap();
