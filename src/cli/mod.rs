@@ -6,14 +6,26 @@
 mod crds;
 pub mod render;
 mod run;
+mod usage;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+
+/// Exit status of a mistake in the command line.
+const USAGE: u8 = 2;
 
 /// A Kubernetes operator that gives pods SPIFFE identities.
 #[derive(Debug, Parser)]
-#[command(name = "spiffe-operator", version, about, propagate_version = true)]
+#[command(
+    name = "spiffe-operator",
+    version,
+    about,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -36,10 +48,29 @@ enum Command {
     },
 }
 
+/// Reads the process's command line, runs it, and gives the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    match CommandLine::try_parse() {
+        Ok(command_line) => command_line.execute(),
+        Err(asked)
+            if matches!(
+                asked.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            asked.exit()
+        }
+        Err(mistake) => {
+            eprintln!("spiffe-operator: {}", usage::one_line(&mistake));
+            USAGE.into()
+        }
+    }
+}
+
 impl CommandLine {
     /// Runs the subcommand and gives the process's exit status.
-    #[must_use]
-    pub fn execute(self) -> ExitCode {
+    fn execute(self) -> ExitCode {
         let outcome = match self.command {
             Command::Run(arguments) => run::execute(*arguments),
             Command::Crds => crds::execute(),
@@ -69,5 +100,33 @@ fn print(text: &str) -> Result<ExitCode, String> {
             Err(format!("cannot write to standard output: {error}"))
         }
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_an_environment_twin_of_its_own() {
+        let mut command = CommandLine::command();
+        command.build();
+        let mut count = 0;
+        for subcommand in command.get_subcommands() {
+            let flags = subcommand
+                .get_arguments()
+                .filter(|argument| !argument.is_positional())
+                .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"));
+            let mut twins = std::collections::BTreeSet::new();
+            for flag in flags {
+                let place = format!("{} --{}", subcommand.get_name(), flag.get_id());
+                let twin = flag.get_env().unwrap_or_else(|| panic!("{place}: none"));
+                let twin = twin.to_str().unwrap();
+                assert!(twin.starts_with("SPIFFE_OPERATOR_"), "{place}: {twin}");
+                assert!(twins.insert(twin.to_owned()), "{place}: {twin} is taken");
+                count += 1;
+            }
+        }
+        assert!(count > 10, "only {count} flags found");
     }
 }

@@ -167,17 +167,23 @@ fn kubeconfig() -> (TempDir, String) {
 }
 
 #[test]
-fn unknown_flags_and_values_are_usage_errors() {
+fn a_mistake_in_usage_is_one_line_and_has_a_status_of_its_own() {
     for arguments in [
         &["run", "--nonsense"][..],
         &["run", "--http-address", "nowhere"],
         &["run", "--log-format", "xml"],
+        &["render"],
         &["nonsense"],
         &[],
     ] {
         let output = run(arguments, &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
         let text = String::from_utf8(output.stderr).unwrap();
-        assert!(!text.is_empty());
+        assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+        assert!(text.starts_with("spiffe-operator: "), "{text}");
+        assert!(text.contains("--help'"), "{text}");
     }
+    let output = run(&["run"], &[("SPIFFE_OPERATOR_LOG_FORMAT", "xml")]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
