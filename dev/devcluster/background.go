@@ -207,5 +207,9 @@ func kubectl(args []string) error {
 		return err
 	}
 	os.Setenv("KUBECONFIG", r.Kubeconfig)
-	return syscall.Exec(binary("kubectl"), append([]string{"kubectl"}, args...), os.Environ())
+	group := controlPlane
+	if r.ContainerdSocket != "" {
+		group = node
+	}
+	return syscall.Exec(binary(group, "kubectl"), append([]string{"kubectl"}, args...), os.Environ())
 }

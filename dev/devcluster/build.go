@@ -55,11 +55,14 @@ func buildGroups(groups []string) error {
 
 // build makes every server of a group that is missing. A single-node cluster has a control plane too.
 func build(group string) error {
+	if err := checkAssets(group); err != nil {
+		return err
+	}
 	for _, s := range servers {
 		if s.group != group && s.group != controlPlane {
 			continue
 		}
-		path, err := s.path()
+		path, err := s.path(group)
 		if err != nil {
 			return err
 		}
@@ -73,11 +76,11 @@ func build(group string) error {
 	return nil
 }
 
-// binary is the path of a server that build has made.
-func binary(name string) string {
+// binary is the path of a server for a cluster of this group, which build has made or found.
+func binary(group, name string) string {
 	for _, s := range servers {
 		if s.name == name {
-			if path, err := s.path(); err == nil {
+			if path, err := s.path(group); err == nil {
 				return path
 			}
 		}
@@ -85,9 +88,32 @@ func binary(name string) string {
 	return name
 }
 
-func (s server) path() (string, error) {
-	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
-		if path := filepath.Join(assets, s.name); exists(path) {
+// assets is the folder of the user's own servers, or "". They serve a bare control plane only: an
+// older kube-apiserver under the pinned kubelet would be a cluster that Kubernetes does not support.
+func assets(group string) string {
+	if group == controlPlane {
+		return os.Getenv("KUBEBUILDER_ASSETS")
+	}
+	return ""
+}
+
+// checkAssets tells a wrong path from a folder that lacks what may be built.
+func checkAssets(group string) error {
+	folder := assets(group)
+	if folder == "" {
+		return nil
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if !exists(filepath.Join(folder, name)) {
+			return fmt.Errorf("there is no %s in KUBEBUILDER_ASSETS=%s: correct the path, or unset it to build the pinned servers", name, folder)
+		}
+	}
+	return nil
+}
+
+func (s server) path(group string) (string, error) {
+	if folder := assets(group); folder != "" {
+		if path := filepath.Join(folder, s.name); exists(path) {
 			return path, nil
 		}
 	}
@@ -137,7 +163,7 @@ func (s server) build(path string) error {
 	}
 	started := time.Now()
 	if err := goBuild(s.moduleDir(), path, s.pkg, ldflags); err != nil {
-		return fmt.Errorf("cannot build %s %s: %w. A folder with etcd, kube-apiserver and kubectl can be given in KUBEBUILDER_ASSETS", s.name, version, err)
+		return fmt.Errorf("cannot build %s %s: %w", s.name, version, err)
 	}
 	progress("built %s in %s", s.name, time.Since(started).Round(time.Second))
 	return nil

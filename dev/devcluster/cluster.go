@@ -82,6 +82,14 @@ func newCluster(o options) (*cluster, error) {
 
 func (c *cluster) file(name string) string { return filepath.Join(c.Dir, name) }
 
+// binary is the path of one of the cluster's servers.
+func (c *cluster) binary(name string) string {
+	if c.advertise != "" {
+		return binary(node, name)
+	}
+	return binary(controlPlane, name)
+}
+
 // localServer is the API server's address for the cluster's own parts.
 func (c *cluster) localServer() string { return fmt.Sprintf("https://127.0.0.1:%d", c.ports.api) }
 

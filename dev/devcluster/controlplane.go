@@ -64,7 +64,7 @@ func (c *cluster) startControlPlane() error {
 
 func (c *cluster) startEtcd() error {
 	client, peer := fmt.Sprintf("http://127.0.0.1:%d", c.ports.etcd), fmt.Sprintf("http://127.0.0.1:%d", c.ports.peer)
-	return c.start("etcd", binary("etcd"),
+	return c.start("etcd", c.binary("etcd"),
 		"--data-dir="+c.file("etcd"),
 		"--listen-client-urls="+client, "--advertise-client-urls="+client,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer,
@@ -120,7 +120,7 @@ func (c *cluster) startAPIServer() error {
 		}
 		args = append(args, "--audit-policy-file="+policy, "--audit-log-path="+c.report().AuditLog)
 	}
-	return c.start(apiServer, binary("kube-apiserver"), append(args, c.APIServerArgs...)...)
+	return c.start(apiServer, c.binary("kube-apiserver"), append(args, c.APIServerArgs...)...)
 }
 
 func (c *cluster) awaitAPIServer() error {
@@ -132,7 +132,7 @@ func (c *cluster) startControllerManager() error {
 	if err != nil {
 		return err
 	}
-	err = c.start("controller-manager", binary("kube-controller-manager"), append(config,
+	err = c.start("controller-manager", c.binary("kube-controller-manager"), append(config,
 		"--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", c.ports.controllerManager),
 		"--permit-port-sharing",

@@ -68,19 +68,25 @@ func writeImageCommand(flags *flag.FlagSet, args []string) error {
 // withoutDebug copies a program without its debug information, which is most of what a debug build
 // of Rust weighs. Names of functions stay. What is no program is taken as it is.
 func withoutDebug(file, copied string) (string, error) {
-	program, err := elf.Open(file)
-	var format *elf.FormatError
-	if errors.As(err, &format) {
-		return file, nil
-	}
-	if err != nil {
-		return "", err
+	program, err := openProgram(file)
+	if program == nil || err != nil {
+		return file, err
 	}
 	program.Close()
 	if out, err := exec.Command("strip", "--strip-debug", "-o", copied, file).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("strip %s: %w %s", file, err, out)
 	}
 	return copied, nil
+}
+
+// openProgram reads a compiled program; what is none gives nil.
+func openProgram(path string) (*elf.File, error) {
+	program, err := elf.Open(path)
+	var format *elf.FormatError
+	if errors.As(err, &format) || errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	return program, err
 }
 
 // write makes an archive in the format of docker save. The same content gives the same bytes.
@@ -193,12 +199,8 @@ func addFile(w *tar.Writer, name string, mode int64, content []byte) error {
 // libraries lists what a dynamically linked program needs at run time, its loader first. It asks the
 // loader, as ldd does. What is no such program needs nothing.
 func libraries(program string) ([]string, error) {
-	file, err := elf.Open(program)
-	var format *elf.FormatError
-	if errors.As(err, &format) {
-		return nil, nil
-	}
-	if err != nil {
+	file, err := openProgram(program)
+	if file == nil || err != nil {
 		return nil, err
 	}
 	defer file.Close()

@@ -68,84 +68,6 @@ func (c *cluster) startNode() error {
 	return nil
 }
 
-// isolate makes what the servers do to the host's files and kernel settings end with this cluster.
-func (c *cluster) isolate() error {
-	mounts := []struct {
-		source, target, kind string
-		flags                uintptr
-	}{
-		{"", "/", "", syscall.MS_REC | syscall.MS_PRIVATE},
-		{"proc", "/proc", "proc", 0},
-		// containerd, runc, CNI and kubelet keep sockets and state at these places, whatever they are told.
-		{"tmpfs", "/run", "tmpfs", 0},
-		{"tmpfs", "/var/lib/cni", "tmpfs", 0},
-		{"tmpfs", "/var/lib/kubelet", "tmpfs", 0},
-		{"tmpfs", "/var/log/containers", "tmpfs", 0},
-	}
-	for _, m := range mounts {
-		if err := os.MkdirAll(m.target, 0o755); err != nil {
-			return err
-		}
-		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", m.target, err)
-		}
-	}
-	// kubelet sets these for the whole machine, as no namespace holds them. It finds files instead
-	// that already say what it wants.
-	for name, value := range map[string]string{
-		"vm/overcommit_memory":      "1",
-		"vm/panic_on_oom":           "0",
-		"kernel/panic":              "10",
-		"kernel/panic_on_oops":      "1",
-		"kernel/keys/root_maxkeys":  "1000000",
-		"kernel/keys/root_maxbytes": "25000000",
-	} {
-		stand := c.file("sysctl-" + strings.ReplaceAll(name, "/", "-"))
-		if err := os.WriteFile(stand, []byte(value), 0o600); err != nil {
-			return err
-		}
-		if err := syscall.Mount(stand, "/proc/sys/"+name, "", syscall.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mount over sysctl %s: %w", name, err)
-		}
-	}
-	for _, args := range []string{
-		"link set lo up",
-		"address add " + nodeIP + "/32 dev lo",
-		// Programs on the node need some route to Services before kube-proxy's rules redirect them.
-		"route add " + serviceRange + " dev lo src " + nodeIP,
-	} {
-		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %s", args, out)
-		}
-	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return err
-	}
-	return c.makeCgroups()
-}
-
-// makeCgroups makes the group under which this cluster's pods run, in every hierarchy.
-func (c *cluster) makeCgroups() error {
-	name := cgroupName(c.Dir)
-	if controllers, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
-		for _, controller := range strings.Fields(string(controllers)) {
-			// Best effort: kubelet names the controllers that it misses.
-			os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+"+controller), 0)
-		}
-		return os.MkdirAll("/sys/fs/cgroup/"+name, 0o755)
-	}
-	hierarchies, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
-	if err != nil {
-		return err
-	}
-	for _, hierarchy := range hierarchies {
-		if err := os.MkdirAll(filepath.Join(filepath.Dir(hierarchy), name), 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (c *cluster) startContainerd() error {
 	plugin, _ := nodeTools[3].path()
 	if err := os.MkdirAll(c.file("cni"), 0o700); err != nil {
@@ -247,7 +169,7 @@ makeIPTablesUtilChains: false
 `); err != nil {
 		return err
 	}
-	err := c.start("kubelet", binary("kubelet"),
+	err := c.start("kubelet", c.binary("kubelet"),
 		"--config="+c.file("kubelet.yaml"),
 		"--kubeconfig="+c.file("kubelet.kubeconfig"),
 		"--root-dir="+c.file("kubelet"),
@@ -260,14 +182,14 @@ makeIPTablesUtilChains: false
 	if err != nil {
 		return err
 	}
-	if err := c.start("scheduler", binary("kube-scheduler"), append(config, "--bind-address=127.0.0.1", "--leader-elect=false")...); err != nil {
+	if err := c.start("scheduler", c.binary("kube-scheduler"), append(config, "--bind-address=127.0.0.1", "--leader-elect=false")...); err != nil {
 		return err
 	}
 	config, err = c.component("kube-proxy")
 	if err != nil {
 		return err
 	}
-	err = c.start("proxy", binary("kube-proxy"), config[0],
+	err = c.start("proxy", c.binary("kube-proxy"), config[0],
 		"--proxy-mode=nftables",
 		"--hostname-override="+nodeName,
 		"--cluster-cidr="+podRange,
@@ -289,7 +211,7 @@ makeIPTablesUtilChains: false
 `); err != nil {
 		return err
 	}
-	return c.start("coredns", binary("coredns"), "-conf", c.file("Corefile"))
+	return c.start("coredns", c.binary("coredns"), "-conf", c.file("Corefile"))
 }
 
 func (c *cluster) awaitNode() error {

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"sort"
 	"strings"
 	"syscall"
 	"time"
@@ -71,41 +68,18 @@ func removeOnce(dir string) error {
 			return err
 		}
 	}
-	return os.RemoveAll(dir)
-}
-
-// cgroupName is the control group under which the pods of the cluster in this folder run.
-func cgroupName(dir string) string {
-	return fmt.Sprintf("devcluster-%x", sha256.Sum256([]byte(dir)))[:len("devcluster-")+12]
-}
-
-// cgroups finds the cluster's group in every hierarchy, of version 1 and 2.
-func cgroups(dir string) []string {
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupName(dir))
-	unified, _ := filepath.Glob("/sys/fs/cgroup/" + cgroupName(dir))
-	return append(groups, unified...)
-}
-
-func removeCgroup(group string) error {
-	var groups []string
-	filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			groups = append(groups, path)
-		}
-		return nil
-	})
-	sort.Sort(sort.Reverse(sort.StringSlice(groups)))
-	for _, path := range groups {
-		if err := syscall.Rmdir(path); err != nil && err != syscall.ENOENT {
-			return fmt.Errorf("remove control group %s: %w", path, err)
-		}
+	if err := restoreControllers(cgroupRoot, controllersRecord()); err != nil {
+		return err
 	}
-	return nil
+	return os.RemoveAll(dir)
 }
 
 // leftovers looks for anything that should have gone with the cluster in this folder.
 func leftovers(dir string) []string {
 	found := cgroups(dir)
+	for _, controller := range enabledForNobody(cgroupRoot, controllersRecord()) {
+		found = append(found, "the controller "+controller+" in "+filepath.Join(cgroupRoot, subtreeControl))
+	}
 	if exists(dir) {
 		found = append(found, dir)
 	}
