@@ -220,7 +220,7 @@ fn client_of(config: Config) -> Client {
 }
 
 /// The dev tool: `$SPIFFE_DEVCLUSTER`, which `make test` sets, or the one of this repository.
-pub(super) fn devcluster() -> Result<PathBuf, String> {
+pub(crate) fn devcluster() -> Result<PathBuf, String> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/devcluster.sh");
     match std::env::var_os("SPIFFE_DEVCLUSTER") {

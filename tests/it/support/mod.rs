@@ -23,7 +23,7 @@ mod world;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use authorities::{Ca, ca, ca_valid_for, ca_with, issued_by, not_a_ca, tls_secret};
-pub(crate) use control_plane::{ControlPlane, Options, control_plane, install};
+pub(crate) use control_plane::{ControlPlane, Options, control_plane, devcluster, install};
 pub(crate) use faulty_api_server::{Fault, FaultyApiServer};
 pub(crate) use node::NodeCluster;
 pub(crate) use objects::{
