@@ -185,16 +185,17 @@ install_operator() {
 current_cluster() {
 	command -v kubectl >/dev/null || die "CLUSTER=current needs kubectl on PATH"
 	local context server
-	context=$(kubectl config current-context) || die "kubectl has no current context"
-	server=$(kubectl config view --minify -o 'jsonpath={.clusters[0].cluster.server}')
-	ask "$context" "$server"
-
-	# A copy, so that the demo stays on this cluster when the current context changes.
+	# A copy comes first, and everything else is about the copy: the question, and what is done after
+	# the answer, whatever has become of the current context by then.
 	scratch=$(mktemp -d)
-	kubectl config view --minify --flatten --raw >"$scratch/kubeconfig"
+	kubectl config view --minify --flatten --raw >"$scratch/kubeconfig" || die "kubectl has no current context"
 	unset KUBECONFIG
 	kubectl=(kubectl "--kubeconfig=$scratch/kubeconfig")
+	context=$(k config current-context)
+	server=$(k config view -o 'jsonpath={.clusters[0].cluster.server}')
 	kubectl_shown="kubectl --context=$context"
+	ask "$context" "$server"
+
 	operator_logs=(tail -n 40 "$scratch/operator.log")
 	look_at_operator="  less $scratch/operator.log"
 	workload_image=${WORKLOAD_IMAGE:-$workload_image}
@@ -249,8 +250,11 @@ ask() {
 confirm() {
 	[ -t 0 ] || die "this needs a terminal to answer on; nothing was done"
 	local answer
-	read -r -p "$1: " answer
-	[ "$answer" = yes ] || die "nothing was done, as the answer was not yes"
+	# The end of input (Ctrl-D) is an answer, too.
+	read -r -p "$1: " answer || echo
+	[ "$answer" = yes ] && return
+	echo "Nothing was done, as the answer was not yes."
+	exit 0
 }
 
 check_current_cluster() {
@@ -340,6 +344,12 @@ wait_for() {
 # ---- The end, good or bad.
 
 leave() {
+	how_to_clear_up
+	[ "${CLUSTER:-}" = current ] || return 0
+	read -r -p "Enter ends the operator. " _ || echo
+}
+
+how_to_clear_up() {
 	if [ "${CLUSTER:-}" != current ]; then
 		echo "  make demo-down    takes the cluster away"
 		return
@@ -351,14 +361,17 @@ leave() {
 		  $kubectl_shown delete trustdomain example
 		  $kubectl_shown delete namespace spiffe-system
 	END
-	read -r -p "Enter ends the operator. " _
 }
 
 finish() {
 	local status=$?
 	trap - EXIT
-	if [ $status != 0 ] && [ $status != 130 ] && [ $status != 143 ] && $installed; then
-		look_at_failure >&2 || true
+	if [ $status != 0 ] && $installed; then
+		{
+			[ $status = 130 ] || [ $status = 143 ] || look_at_failure || true
+			printf '\nThe demo has not come to its end. "make demo" begins again.\n'
+			how_to_clear_up
+		} >&2
 	fi
 	if [ -n "${operator_pid:-}" ]; then
 		kill "$operator_pid" 2>/dev/null || true
@@ -367,7 +380,7 @@ finish() {
 	# The log stays when something went wrong; the copied credentials never do.
 	if [ -n "$scratch" ]; then
 		rm -f "$scratch/kubeconfig"
-		[ $status != 0 ] || rm -rf "$scratch"
+		[ $status != 0 ] && [ -e "$scratch/operator.log" ] || rm -rf "$scratch"
 	fi
 	exit $status
 }
