@@ -22,8 +22,8 @@ impl Source {
         Self { path, text, code }
     }
 
-    /// Those of `words` that the code uses. A word is a path or its end (`std::env`, `Instant`), or
-    /// the name of a macro with its `!`.
+    /// Those of `words` that the code uses. A word is a path or its end (`std::env`, `Instant`), the
+    /// name of a crate (`::rand`, which `other::rand` is not), or of a macro with its `!`.
     pub(crate) fn named(&self, words: &[&str]) -> Vec<String> {
         let code: String = self
             .code
@@ -31,14 +31,20 @@ impl Source {
             .map(|line| line.split("//").next().unwrap_or_default())
             .collect::<Vec<_>>()
             .join("\n");
-        let mut paths = used_paths(&code);
-        paths.extend(
-            code.split(|c: char| !is_path_character(c))
-                .map(str::to_owned),
-        );
+        let (used, rest) = used_paths(&code);
+        let spelled = |code: &str| -> Vec<String> {
+            let words = code.split(|c: char| !is_path_character(c));
+            words.map(str::to_owned).collect()
+        };
+        // Within a declaration a path may lack its beginning.
+        let whole = [used, spelled(&rest)].concat();
+        let any = [&whole[..], &spelled(&code)].concat();
         words
             .iter()
-            .filter(|word| paths.iter().any(|path| contains_path(path, word)))
+            .filter(|word| {
+                let paths = if word.starts_with("::") { &whole } else { &any };
+                paths.iter().any(|path| contains_path(path, word))
+            })
             .map(|word| format!("names {word}"))
             .collect()
     }
@@ -48,19 +54,24 @@ fn is_path_character(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | ':' | '!')
 }
 
-/// Whether the segments of `word` occur in `path`, one after the other.
+/// Whether the segments of `word` occur in `path`, one after the other; with a leading `::` at its
+/// beginning.
 fn contains_path(path: &str, word: &str) -> bool {
+    if let Some(name) = word.strip_prefix("::") {
+        return path.split("::").next() == Some(name);
+    }
     let path: Vec<_> = path.split("::").collect();
     let word: Vec<_> = word.split("::").collect();
     path.windows(word.len()).any(|window| window == word)
 }
 
-/// The full paths of all `use` declarations in `code`.
-fn used_paths(code: &str) -> Vec<String> {
+/// The full paths of all `use` declarations in `code`, and what is left without them.
+fn used_paths(code: &str) -> (Vec<String>, String) {
     let mut paths = Vec::new();
+    let mut left = String::new();
     let mut rest = code;
     while let Some(start) = rest.find("use ") {
-        let Some((_, after)) = rest.split_at_checked(start + 4) else {
+        let Some((before, after)) = rest.split_at_checked(start + 4) else {
             break;
         };
         let Some((tree, tail)) = after.split_once(';') else {
@@ -68,9 +79,11 @@ fn used_paths(code: &str) -> Vec<String> {
         };
         let tree: String = tree.split_whitespace().collect::<Vec<_>>().join(" ");
         expand("", &tree, &mut paths);
+        left.push_str(before);
         rest = tail;
     }
-    paths
+    left.push_str(rest);
+    (paths, left)
 }
 
 /// Writes `a::{b, c::d}` as `a::b` and `a::c::d`.
@@ -160,6 +173,9 @@ fn finds_what_a_file_names() {
         "println!",
     ];
     assert_eq!(file.named(&words).len(), words.len());
+    let words = ["::kube", "::jiff"];
+    assert_eq!(file.named(&words).len(), words.len());
+    assert!(file.named(&["::api", "::Timestamp"]).is_empty());
     assert!(
         file.named(&["tokio", "kube::runtime", "std::fs", "print!", "Instant"])
             .is_empty()
@@ -171,6 +187,8 @@ fn a_path_is_compared_by_whole_segments() {
     assert!(contains_path("tokio::time::Instant", "Instant"));
     assert!(!contains_path("InstantaneousSpeed", "Instant"));
     assert!(!contains_path("my_tokio::x", "tokio"));
+    assert!(contains_path("rand::random", "::rand"));
+    assert!(!contains_path("crypto::rand::SystemRandom", "::rand"));
 }
 
 #[test]
