@@ -3,8 +3,12 @@
 //!
 //! A right that is not here is not held, so code that needs another one adds it here with its
 //! reason. Rights are as narrow as RBAC allows: by name where names are fixed, in the operator's
-//! own namespace where that is enough. A ClusterTrustBundle bears its signer's name as a prefix,
-//! which RBAC cannot match; there `attest` binds what may be written.
+//! own namespace where that is enough, and no verb that nothing calls. A ClusterTrustBundle bears
+//! its signer's name as a prefix, which RBAC cannot match; there `attest` binds what may be written.
+//!
+//! Some API servers (OpenShift's among them) run the admission plugin
+//! `OwnerReferencesPermissionEnforcement`. Whoever changes the owners of an object needs the right to
+//! delete it there, which is why `delete` is held where nothing is deleted.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -28,6 +32,7 @@ const SPIRE_KINDS: &[&str] = &[
 /// The kinds of `spiffe-operator.io`.
 const OWN_KINDS: &[&str] = &["trustdomains"];
 const READ: &[&str] = &["get", "list", "watch"];
+const OBSERVE: &[&str] = &["list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete"];
 
 /// Some rights and the reason for them.
@@ -82,44 +87,46 @@ impl Grant {
 /// What the operator may do in the whole cluster.
 pub const CLUSTER: &[Grant] = &[
     Grant::new(
-        "Which pods get which identity follows from these.",
+        "Which pods get which identity; one that asks may be newer than the watch.",
         "",
-        &["namespaces", "nodes", "pods"],
+        &["pods"],
         READ,
+    ),
+    Grant::new(
+        "Selectors and templates see namespaces and nodes.",
+        "",
+        &["namespaces", "nodes"],
+        OBSERVE,
     ),
     Grant::new(
         "A pod's certificate can carry the names of the services that select it.",
         "discovery.k8s.io",
         &["endpointslices"],
-        READ,
+        OBSERVE,
     ),
     Grant::new(
         "The registrations that users apply.",
         "spire.spiffe.io",
-        SPIRE_KINDS,
-        READ,
+        &["clusterspiffeids", "clusterstaticentries"],
+        OBSERVE,
     ),
     Grant::new(
         "The trust domains that users apply.",
         "spiffe-operator.io",
         OWN_KINDS,
-        READ,
+        OBSERVE,
     ),
     Grant::new(
         "Tell users what was made of their registrations.",
         "spire.spiffe.io",
-        &[
-            "clusterfederatedtrustdomains/status",
-            "clusterspiffeids/status",
-            "clusterstaticentries/status",
-        ],
-        &["get", "update", "patch"],
+        &["clusterspiffeids/status", "clusterstaticentries/status"],
+        &["update"],
     ),
     Grant::new(
         "Tell users what was made of their trust domains.",
         "spiffe-operator.io",
         &["trustdomains/status"],
-        &["get", "update", "patch"],
+        &["update"],
     ),
     Grant::new(
         "Pods ask for their certificates through these.",
@@ -131,7 +138,7 @@ pub const CLUSTER: &[Grant] = &[
         "Answer them with a certificate.",
         "certificates.k8s.io",
         &["podcertificaterequests/status"],
-        &["update", "patch"],
+        &["update"],
     ),
     Grant::new(
         "Sign those requests, and vouch for the roots of the same signers, no others.",
@@ -161,7 +168,7 @@ pub const CLUSTER: &[Grant] = &[
         "Say on a pod and on a registration what happened to it.",
         "events.k8s.io",
         &["events"],
-        &["create", "patch"],
+        &["create"],
     ),
 ];
 
@@ -171,23 +178,19 @@ pub const NAMESPACED: &[Grant] = &[
         "Keys and the journal of each authority live in a Secret, and users bring CAs in Secrets.",
         "",
         &["secrets"],
-        &[
-            "get", "list", "watch", "create", "update", "patch", "delete",
-        ],
+        &["get", "list", "watch", "create", "update", "delete"],
     ),
     Grant::new(
         "The last good spec of a registration that was broken by a change lives in a ConfigMap.",
         "",
         &["configmaps"],
-        &[
-            "get", "list", "watch", "create", "update", "patch", "delete",
-        ],
+        &["get", "create", "update", "delete"],
     ),
     Grant::new(
         "One replica at a time does what must happen once.",
         "coordination.k8s.io",
         &["leases"],
-        &["get", "create", "update", "patch"],
+        &["get", "create", "update"],
     ),
 ];
 
@@ -252,10 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_readable_by_operator_and_viewers() {
+    fn every_kind_can_be_seen_by_viewers_and_written_by_administrators() {
         for definition in custom_resource_definitions() {
             let (group, plural) = (definition.spec.group, definition.spec.names.plural);
-            for grants in [CLUSTER, VIEWERS, ADMINISTRATORS] {
+            for grants in [VIEWERS, ADMINISTRATORS] {
                 let granted = grants
                     .iter()
                     .any(|grant| grant.group == group && grant.resources.contains(&&*plural));

@@ -1,6 +1,7 @@
 //! etcd and kube-apiserver, run by the dev tool `devcluster`.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -15,7 +16,7 @@ use kube::{
     discovery,
 };
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use spiffe_operator::api::custom_resource_definitions;
 
 use super::{
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) node: bool,
     /// Runs kube-controller-manager too: garbage collection, namespaces, default service accounts.
     pub(crate) controller_manager: bool,
+    /// Logs every request, for [`ControlPlane::audit_log`].
+    pub(crate) audit: bool,
     /// Further flags of kube-apiserver.
     pub(crate) apiserver_args: Vec<String>,
 }
@@ -45,6 +48,7 @@ pub(crate) struct ControlPlane {
 struct Report {
     kubeconfig: PathBuf,
     dir: PathBuf,
+    audit_log: Option<PathBuf>,
 }
 
 struct Supervisor {
@@ -89,6 +93,9 @@ impl ControlPlane {
         if options.controller_manager && !options.node {
             command.arg("--controller-manager");
         }
+        if options.audit {
+            command.arg("--audit");
+        }
         for argument in &options.apiserver_args {
             command.args(["--apiserver-arg", argument]);
         }
@@ -119,6 +126,15 @@ impl ControlPlane {
     /// The folder of this control plane's files.
     pub(crate) fn dir(&self) -> &Path {
         &self.report.dir
+    }
+
+    /// The requests so far, of a control plane that was started with `audit`.
+    pub(crate) fn audit_log(&self) -> Vec<Value> {
+        let log = fs::read_to_string(self.report.audit_log.as_ref().unwrap()).unwrap();
+        // The last line may be half written.
+        log.lines()
+            .map_while(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// A client of a cluster administrator. It belongs to the runtime of the calling test.
