@@ -6,7 +6,7 @@
 //! own namespace where that is enough, and no verb that nothing calls. A ClusterTrustBundle bears
 //! its signer's name as a prefix, which RBAC cannot match; there `attest` binds what may be written.
 //!
-//! Some API servers (OpenShift's among them) run the admission plugin
+//! Some API servers (`OpenShift`'s among them) run the admission plugin
 //! `OwnerReferencesPermissionEnforcement`. Whoever changes the owners of an object needs the right to
 //! delete it there, which is why `delete` is held where nothing is deleted.
 

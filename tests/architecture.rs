@@ -160,6 +160,15 @@ fn links_in_documents_lead_somewhere() {
 }
 
 #[test]
+fn every_metric_is_documented_and_no_other() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let registered = documents::registered_metrics(&read("src/runtime/metrics.rs"));
+    assert!(registered.len() > 10, "{registered:?}");
+    let documented = documents::documented_metrics(&read("docs/operations.md"));
+    assert_eq!(registered, documented);
+}
+
+#[test]
 fn every_dependency_has_its_reason() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let unexplained = documents::unexplained_dependencies(&manifest, &architecture());

@@ -70,6 +70,29 @@ pub(crate) fn invariants(architecture: &str) -> Vec<String> {
     items
 }
 
+/// Names of the metrics that `source` registers, without prefix and without the `_total` of counters.
+pub(crate) fn registered_metrics(source: &str) -> Vec<String> {
+    let mut names: Vec<_> = source
+        .split(".register(")
+        .skip(1)
+        .filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next())
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names
+}
+
+/// Names of the metrics that have a row of their own in `document`, in the same form.
+pub(crate) fn documented_metrics(document: &str) -> Vec<String> {
+    let mut names: Vec<_> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `spiffe_operator_")?.split('`').next())
+        .map(|name| name.strip_suffix("_total").unwrap_or(name).to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 /// Whether `text` has one of `names` in backticks, alone or at the end of a path.
 pub(crate) fn names_one_of(text: &str, names: &[String]) -> bool {
     text.split('`').skip(1).step_by(2).any(|quoted| {
@@ -91,6 +114,14 @@ fn a_dependency_without_a_reason_is_found() {
                     \"1\" }\nrand = \"1\"\n[lints.rust]\nmissing_docs = \"warn\"\n";
     let text = "- `kube`: the client of the Kubernetes API\n| `rand` | |\nserde is `serde` here\n";
     assert_eq!(unexplained_dependencies(manifest, text), ["rand", "serde"]);
+}
+
+#[test]
+fn metrics_are_found() {
+    let source = "r.register(\n  \"b_errors\",\n \"Help\",\n x);\nr.register(\"a\", \"Help\", y);\nself.register();";
+    assert_eq!(registered_metrics(source), ["a", "b_errors"]);
+    let document = "| `spiffe_operator_b_errors_total` | counter |\n| `spiffe_operator_a` | |\nas `spiffe_operator_c`\n";
+    assert_eq!(documented_metrics(document), ["a", "b_errors"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod bundle_faults;
 mod bundles;
 mod command_line;
 mod conflicts;
+mod demo;
 mod end_to_end;
 mod end_to_end_devcluster;
 mod endpoints;

@@ -85,23 +85,7 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     let id = world.apply_cluster_spiffe_id("web", json!({})).await;
     world.trust_domain_condition("Ready", "True").await;
     condition::<ClusterSPIFFEID>(&world.client, &id, "Ready", "True").await;
-    let fixed = unique("static");
-    apply(
-        &world.client,
-        &json!({
-            "apiVersion": "spire.spiffe.io/v1alpha1",
-            "kind": "ClusterStaticEntry",
-            "metadata": { "name": fixed },
-            "spec": {
-                "className": world.class,
-                "spiffeID": format!("spiffe://{}/db", world.trust_domain),
-                "parentID": format!("spiffe://{}/node", world.trust_domain),
-                "selectors": ["unix:uid:1"],
-            },
-        }),
-    )
-    .await
-    .unwrap();
+    let fixed = apply_static_entry(&world).await;
     condition::<ClusterStaticEntry>(&world.client, &fixed, "Ready", "True").await;
     world.issue().await;
     world.event("default", &uid, "CAActivated").await;
@@ -173,6 +157,24 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
         .filter(|line| line.contains("forbidden") || line.contains("code: 403"))
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// Applies a ClusterStaticEntry of the world's class, and gives its name.
+async fn apply_static_entry(world: &World) -> String {
+    let name = unique("static");
+    let object = json!({
+        "apiVersion": "spire.spiffe.io/v1alpha1",
+        "kind": "ClusterStaticEntry",
+        "metadata": { "name": name },
+        "spec": {
+            "className": world.class,
+            "spiffeID": format!("spiffe://{}/db", world.trust_domain),
+            "parentID": format!("spiffe://{}/node", world.trust_domain),
+            "selectors": ["unix:uid:1"],
+        },
+    });
+    apply(&world.client, &object).await.unwrap();
+    name
 }
 
 /// API group, resource and verb.

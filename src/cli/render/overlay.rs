@@ -20,7 +20,7 @@ impl Objects {
         );
         overlay_with(&mut self.pods, newer.pods, |old, new| {
             if let (Some(old), Some(new)) = (&old.spec, &mut new.spec) {
-                keep(&old.node_name, &mut new.node_name);
+                keep(old.node_name.as_ref(), &mut new.node_name);
             }
         });
         overlay(&mut self.namespaces, newer.namespaces);
@@ -59,12 +59,10 @@ fn key<K: Resource>(object: &K) -> (String, String) {
 }
 
 fn keep_identity(old: &ObjectMeta, new: &mut ObjectMeta) {
-    keep(&old.uid, &mut new.uid);
-    keep(&old.creation_timestamp, &mut new.creation_timestamp);
+    keep(old.uid.as_ref(), &mut new.uid);
+    keep(old.creation_timestamp.as_ref(), &mut new.creation_timestamp);
 }
 
-fn keep<T: Clone>(old: &Option<T>, new: &mut Option<T>) {
-    if new.is_none() {
-        new.clone_from(old);
-    }
+fn keep<T: Clone>(old: Option<&T>, new: &mut Option<T>) {
+    *new = new.take().or_else(|| old.cloned());
 }

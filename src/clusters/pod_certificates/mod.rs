@@ -50,11 +50,8 @@ impl Signer {
     pub fn is_same(&self, other: &Self) -> bool {
         let authority = |signer: &Self| {
             let authority = signer.authority.as_ref()?;
-            let certificate = authority.ca().certificates().certificate();
-            Some((
-                certificate.fingerprint().clone(),
-                authority.bundle().sequence(),
-            ))
+            let ca = authority.ca().certificates().fingerprint().clone();
+            Some((ca, authority.bundle().sequence()))
         };
         (&self.object, &self.signer_name, self.ttl)
             == (&other.object, &other.signer_name, other.ttl)
