@@ -111,25 +111,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (recorder, publish_events) = Recorder::new(client.clone(), identity.clone());
     tasks.spawn(publish_events);
 
-    let endpoints = Endpoints {
-        health: health.clone(),
-        metrics: Arc::clone(&metrics),
-        logs,
-    };
-    let serving = serve(listener, endpoints, shutdown.clone());
-    services.spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "HTTP endpoints ended");
-        }
-    });
-    tracing::info!(%address, namespace, identity, "listening");
-
     let (leading, leadership) = watch::channel(false);
     let competing = leader::compete(
         client.clone(),
         namespace.clone(),
         LEASE.into(),
-        identity,
+        identity.clone(),
         leading,
         shutdown.clone(),
     );
@@ -140,16 +127,30 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let context = Context {
         client,
-        namespace,
+        namespace: namespace.clone(),
         identities: Arc::new(Identities::new(Arc::clone(&metrics))),
         recorder,
-        metrics,
+        metrics: Arc::clone(&metrics),
         leadership,
         certificates_api,
         shutdown: shutdown.clone(),
     };
     observe::start(&context, &health, &mut tasks);
     controllers::start(&context, &health, &mut tasks);
+
+    // Now that it is known what readiness waits for.
+    let endpoints = Endpoints {
+        health,
+        metrics,
+        logs,
+    };
+    let serving = serve(listener, endpoints, shutdown.clone());
+    services.spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "HTTP endpoints ended");
+        }
+    });
+    tracing::info!(%address, namespace, identity, "listening");
 
     let outcome = until_the_end(&shutdown, [&mut tasks, &mut services]).await;
     shutdown.cancel();
