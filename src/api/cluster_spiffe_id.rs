@@ -28,6 +28,7 @@ use super::schema;
     printcolumn = r#"{ "name": "Entries", "type": "integer", "jsonPath": ".status.stats.entriesToSet" }"#,
     printcolumn = r#"{ "name": "Masked", "type": "integer", "jsonPath": ".status.stats.entriesMasked" }"#,
     printcolumn = r#"{ "name": "Failures", "type": "integer", "jsonPath": ".status.stats.podEntryRenderFailures" }"#,
+    printcolumn = r#"{ "name": "Refused", "type": "integer", "jsonPath": ".status.stats.entryFailures" }"#,
     printcolumn = r#"{ "name": "Class", "type": "string", "jsonPath": ".spec.className" }"#,
     printcolumn = r#"{ "name": "Fallback", "type": "boolean", "jsonPath": ".spec.fallback" }"#,
     printcolumn = r#"{ "name": "SPIFFE ID Template", "type": "string", "jsonPath": ".spec.spiffeIDTemplate", "priority": 1 }"#,

@@ -195,7 +195,7 @@ async fn cluster_spiffe_ids(context: Context, health: Health) {
         |news| match decoded(KIND, news) {
             News::Applied(object) => {
                 listing.see(|| object.metadata.name.clone().unwrap_or_default());
-                identities.apply_cluster_spiffe_id(&Arc::new(object), None);
+                identities.apply_cluster_spiffe_id(&Arc::new(object));
             }
             News::Deleted(key) => identities.delete_cluster_spiffe_id(&key.name),
             News::Undecodable(key) => listing.see(|| key.name),
@@ -222,7 +222,7 @@ async fn cluster_static_entries(context: Context, health: Health) {
         |news| match decoded(KIND, news) {
             News::Applied(object) => {
                 listing.see(|| object.metadata.name.clone().unwrap_or_default());
-                identities.apply_cluster_static_entry(&Arc::new(object), None);
+                identities.apply_cluster_static_entry(&Arc::new(object));
             }
             News::Deleted(key) => identities.delete_cluster_static_entry(&key.name),
             News::Undecodable(key) => listing.see(|| key.name),

@@ -191,6 +191,22 @@ impl EntryError {
     }
 }
 
+impl EntryError {
+    /// The same error about another value.
+    pub(super) fn about(mut self, shown: String) -> Self {
+        match &mut self {
+            Self::DnsName { value, .. }
+            | Self::ForeignTrustDomain { value, .. }
+            | Self::NoPath { value, .. }
+            | Self::ReservedPath { value }
+            | Self::Selector { value }
+            | Self::SpiffeId { value, .. } => *value = shown,
+            Self::NodeUnseen { .. } | Self::Template { .. } => {}
+        }
+        self
+    }
+}
+
 /// Parses an ID that must belong to `trust_domain`; `what` names it in errors.
 pub(super) fn parse_member_id(
     what: &'static str,

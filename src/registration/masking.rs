@@ -50,9 +50,15 @@ impl Rivals {
 }
 
 impl Candidates {
+    /// The entry in force that has the key of `entry`.
+    pub(super) fn winner(&self, entry: &Entry) -> Option<&Arc<Entry>> {
+        let rivals = self.scopes.get(scope_of(entry))?.rivals(&entry.key)?;
+        Some(&rivals.winner)
+    }
+
     /// The object that masks `entry`, if one does.
     pub(super) fn masked_by(&self, entry: &Entry) -> Option<&Arc<Source>> {
-        let winner = &self.scopes.get(scope_of(entry))?.rivals(&entry.key)?.winner;
+        let winner = self.winner(entry)?;
         (rank(winner) != rank(entry)).then_some(&winner.source)
     }
 

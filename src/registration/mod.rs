@@ -22,6 +22,7 @@ mod services;
 pub mod settings;
 pub mod spec;
 pub mod template;
+mod template_beginning;
 mod template_check;
 mod template_cursor;
 mod template_fast;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{
+    dns_name,
     entry::{
         Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, check_dns_names,
         check_parent_id, check_workload_id, parse_member_id, push_new,
@@ -98,7 +99,8 @@ pub(super) fn pod_ref(pod: &PodFacts) -> PodRef {
     }
 }
 
-/// The DNS names of services, sorted as one block.
+/// The DNS names of services, sorted as one block. Those that no entry may carry are left out: a
+/// service or namespace such as `my--svc` is no reason to refuse the pod its identity.
 fn service_names<'s>(
     services: impl Iterator<Item = &'s str>,
     namespace: &str,
@@ -113,6 +115,7 @@ fn service_names<'s>(
             names.push(format!("{service}.{namespace}.svc.{cluster_domain}"));
         }
     }
+    names.retain(|name| dns_name::check(name).is_ok());
     names.sort_unstable();
     names
 }

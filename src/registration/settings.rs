@@ -2,7 +2,10 @@
 
 use regex::Regex;
 
-use super::template::{ClusterFacts, Template, TemplateError};
+use super::{
+    entry::{EntryError, check_parent_id},
+    template::{ClusterFacts, Template, TemplateError},
+};
 use crate::{
     api::TrustDomainSpec,
     spiffe::{ParseTrustDomainError, TrustDomainName},
@@ -37,6 +40,12 @@ pub enum SettingsError {
         /// What is wrong with it.
         message: String,
     },
+    /// A template of a parent ID that is wrong for every node.
+    #[error("parentIDTemplate: {source}")]
+    ParentId {
+        /// What is wrong with it.
+        source: EntryError,
+    },
     /// No template of a parent ID.
     #[error("parentIDTemplate: {source}")]
     ParentIdTemplate {
@@ -55,7 +64,8 @@ impl Settings {
     /// Parses what `spec` says about registration.
     ///
     /// # Errors
-    /// When a name, template or regular expression does not parse.
+    /// When a name, template or regular expression does not parse, or no node can have a parent ID
+    /// by the template.
     pub fn parse(spec: &TrustDomainSpec) -> Result<Self, SettingsError> {
         let trust_domain: TrustDomainName = spec
             .trust_domain
@@ -68,6 +78,10 @@ impl Settings {
         let parent_id_template =
             Template::parse_parent(parent.unwrap_or(DEFAULT_PARENT_ID_TEMPLATE))
                 .map_err(|source| SettingsError::ParentIdTemplate { source })?;
+        parent_id_template
+            .beginning(&trust_domain)
+            .check_id("parent ID", &trust_domain, check_parent_id)
+            .map_err(|source| SettingsError::ParentId { source })?;
         let ignore_namespaces = spec
             .ignore_namespaces
             .iter()
@@ -111,7 +125,7 @@ impl SettingsError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::IgnoreNamespaces { .. } => "InvalidIgnoreNamespaces",
-            Self::ParentIdTemplate { .. } => "InvalidParentIDTemplate",
+            Self::ParentId { .. } | Self::ParentIdTemplate { .. } => "InvalidParentIDTemplate",
             Self::TrustDomain { .. } => "InvalidTrustDomain",
         }
     }
@@ -186,6 +200,14 @@ mod tests {
             ),
             (
                 json!({"parentIDTemplate": "{{ "}),
+                "InvalidParentIDTemplate",
+            ),
+            (
+                json!({"parentIDTemplate": "node/{{ .NodeMeta.UID }}"}),
+                "InvalidParentIDTemplate",
+            ),
+            (
+                json!({"parentIDTemplate": "spiffe://f.org/{{ .NodeMeta.UID }}"}),
                 "InvalidParentIDTemplate",
             ),
         ] {

@@ -163,17 +163,29 @@ impl SpecError {
 }
 
 impl ParsedClusterSpiffeId {
-    /// Parses `spec`.
+    /// Parses `spec` for `trust_domain`.
     ///
     /// # Errors
     /// When it would be wrong for every pod.
-    pub fn parse(spec: &ClusterSpiffeIdSpec) -> Result<Self, SpecError> {
+    pub fn parse(
+        spec: &ClusterSpiffeIdSpec,
+        trust_domain: &TrustDomainName,
+    ) -> Result<Self, SpecError> {
         let spiffe_id = parse_template("spiffeIDTemplate", &spec.spiffe_id_template)?;
         let dns_names = parse_templates("dnsNameTemplates", &spec.dns_name_templates)?;
         let selectors = parse_templates(
             "workloadSelectorTemplates",
             &spec.workload_selector_templates,
         )?;
+        spiffe_id
+            .beginning(trust_domain)
+            .check_id("SPIFFE ID", trust_domain, check_workload_id)?;
+        for name in constants(&dns_names, trust_domain) {
+            check_dns_names(&[name])?;
+        }
+        for selector in constants(&selectors, trust_domain) {
+            EntrySelector::parse(&selector)?;
+        }
         let mut needed_pod_fields = FieldSet::default();
         for template in [&spiffe_id].into_iter().chain(&dns_names).chain(&selectors) {
             needed_pod_fields.extend(&template.needed_pod_fields());
@@ -268,6 +280,16 @@ fn parse_templates(field: &'static str, templates: &[String]) -> Result<Vec<Temp
     templates
         .iter()
         .map(|template| parse_template(field, template))
+        .collect()
+}
+
+/// What those templates give that give the same for every pod.
+fn constants(templates: &[Template], trust_domain: &TrustDomainName) -> Vec<String> {
+    let beginnings = templates
+        .iter()
+        .map(|template| template.beginning(trust_domain));
+    beginnings
+        .filter_map(|beginning| beginning.constant().map(str::to_owned))
         .collect()
 }
 

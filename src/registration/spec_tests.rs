@@ -10,7 +10,10 @@ fn cluster_spiffe_id(json: Json) -> Result<ParsedClusterSpiffeId, SpecError> {
     spec.as_object_mut()
         .unwrap()
         .extend(json.as_object().unwrap().clone());
-    ParsedClusterSpiffeId::parse(&serde_json::from_value(spec).unwrap())
+    ParsedClusterSpiffeId::parse(
+        &serde_json::from_value(spec).unwrap(),
+        &"e.org".parse().unwrap(),
+    )
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "reads better in tables")]
@@ -47,6 +50,21 @@ fn says_what_is_wrong_with_a_cluster_spiffe_id() {
             json!({"workloadSelectorTemplates": ["{{ f }}"]}),
             "InvalidTemplate",
             "workloadSelector",
+        ),
+        (
+            json!({"spiffeIDTemplate": "spiffe://f.org/{{ .PodMeta.Name }}"}),
+            "ForeignTrustDomain",
+            "spiffe://f.org/…",
+        ),
+        (
+            json!({"dnsNameTemplates": ["{{ .PodMeta.Name }}", "no name!"]}),
+            "InvalidDNSName",
+            "no name!",
+        ),
+        (
+            json!({"workloadSelectorTemplates": ["k8s"]}),
+            "InvalidSelector",
+            "\"k8s\"",
         ),
         (json!({"ttl": "1d"}), "InvalidTTL", "ttl: \"1d\""),
         (json!({"jwtTtl": "-1h"}), "InvalidTTL", "jwtTtl"),

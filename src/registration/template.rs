@@ -15,6 +15,7 @@ use super::{
     facts::{FieldSet, NodeFacts, PodFacts},
     go_model::{self, Section},
     go_value,
+    template_beginning::Beginning,
     template_check::check,
     template_fast::FastTemplate,
     template_syntax::expand_else_with,
@@ -152,6 +153,11 @@ impl Template {
         &self.source
     }
 
+    /// How every output in `trust_domain` starts.
+    pub(super) fn beginning(&self, trust_domain: &TrustDomainName) -> Beginning {
+        Beginning::of(&self.source, trust_domain)
+    }
+
     /// The fields of the pod that it reads beyond those that facts always hold.
     #[must_use]
     pub fn needed_pod_fields(&self) -> FieldSet {
@@ -246,7 +252,13 @@ impl Template {
                 let value = go_value::from_json(&field.kind, json(name).as_ref());
                 Some((field.name.to_owned(), value))
             });
-        Value::Object(fields.collect())
+        let mut fields: Vec<_> = fields.collect();
+        if fields.is_empty() {
+            // True in Go, as every pointer to a struct; an object without fields would not be. No
+            // template can name this one.
+            fields.push((String::new(), Value::Nil));
+        }
+        Value::Object(fields.into_iter().collect())
     }
 }
 

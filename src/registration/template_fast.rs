@@ -142,6 +142,11 @@ fn labelled(section: &str) -> Option<Labelled> {
     }
 }
 
+/// Whether an action prints `.TrustDomain` and nothing else.
+pub(super) fn is_trust_domain(lexemes: &[Lexeme<'_>]) -> bool {
+    matches!(piece(lexemes), Some(Piece::TrustDomain))
+}
+
 /// The names of `.A.B.C`, if that is all there is.
 fn field_chain<'a>(lexemes: &[Lexeme<'a>]) -> Option<Vec<&'a str>> {
     lexemes

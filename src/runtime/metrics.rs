@@ -157,7 +157,7 @@ impl Metrics {
         );
         r.register(
             "pod_to_entry_seconds",
-            "Time from a pod's news to its entries being in force",
+            "Time from the news of a pod to its first entries being in force",
             self.pod_to_entry_seconds.clone(),
         );
         r.register(
@@ -264,7 +264,7 @@ impl Metrics {
         self.sign_seconds.observe(elapsed.as_secs_f64());
     }
 
-    /// The entries of a pod were in force `elapsed` after the news of it.
+    /// The first entries of a pod were in force `elapsed` after the news of it.
     pub fn registered(&self, elapsed: Duration) {
         self.pod_to_entry_seconds.observe(elapsed.as_secs_f64());
     }

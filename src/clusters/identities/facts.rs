@@ -1,4 +1,5 @@
-//! The facts of a cluster as the watches gave them, for trust domains that come later.
+//! The facts of a cluster as the watches gave them, for trust domains that come later. The objects
+//! that register pods are [`super::objects`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,14 +8,8 @@ use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::api::{
-    ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec,
-};
-use crate::clusters::identities::{ObjectName, ObjectReport};
 use crate::registration::selector::Selector;
-use crate::registration::{
-    Change, FieldSet, Interner, Labels, NodeFacts, PodFacts, Registry, SourceKind,
-};
+use crate::registration::{Change, FieldSet, Interner, Labels, NodeFacts, PodFacts, Registry};
 
 /// Everything that registries are fed with, as small as they need it.
 #[derive(Debug, Default)]
@@ -23,11 +18,8 @@ pub(super) struct Facts {
     pods: BTreeMap<Arc<str>, Arc<PodFacts>>,
     namespaces: BTreeMap<String, KnownNamespace>,
     /// Whether a complete list of namespaces was seen.
-    namespaces_are_complete: bool,
     nodes: BTreeMap<Arc<str>, Arc<NodeFacts>>,
     endpoint_slices: BTreeMap<(String, String), Arc<EndpointSlice>>,
-    cluster_spiffe_ids: BTreeMap<String, Known<ClusterSPIFFEID, ClusterSpiffeIdSpec>>,
-    cluster_static_entries: BTreeMap<String, Known<ClusterStaticEntry, ClusterStaticEntrySpec>>,
 }
 
 #[derive(Debug)]
@@ -36,15 +28,8 @@ struct KnownNamespace {
     labels: Labels,
 }
 
-/// An object, and the last good spec that was kept of it from before this process.
-#[derive(Debug)]
-struct Known<K, S> {
-    object: Arc<K>,
-    last_good: Option<S>,
-}
-
 impl Facts {
-    /// Feeds everything into a new registry. Objects come last, so that pods are evaluated once.
+    /// Feeds everything into a new registry.
     pub(super) fn replay(&self, registry: &mut Registry) -> Vec<Change> {
         self.namespaces
             .values()
@@ -58,13 +43,6 @@ impl Facts {
         let mut changes = Vec::new();
         for pod in self.pods.values() {
             changes.extend(registry.apply_pod(Arc::clone(pod)));
-        }
-        for known in self.cluster_spiffe_ids.values() {
-            registry.apply_cluster_spiffe_id(&known.object, known.last_good.as_ref());
-        }
-        for known in self.cluster_static_entries.values() {
-            let last_good = known.last_good.as_ref();
-            changes.extend(registry.apply_cluster_static_entry(&known.object, last_good));
         }
         changes
     }
@@ -127,19 +105,13 @@ impl Facts {
             .collect()
     }
 
-    pub(super) fn complete_namespaces(&mut self) {
-        self.namespaces_are_complete = true;
-    }
-
-    /// None before a complete list was seen: what is missing then may be there.
-    pub(super) fn namespaces_matching(&self, selector: &Selector) -> Option<BTreeSet<String>> {
-        let matching = self
-            .namespaces
+    pub(super) fn namespaces_matching(&self, selector: &Selector) -> BTreeSet<String> {
+        self.namespaces
             .iter()
             .filter(|(_, known)| known.object.metadata.deletion_timestamp.is_none())
             .filter(|(_, known)| selector.matches(&known.labels))
-            .map(|(name, _)| name.clone());
-        self.namespaces_are_complete.then(|| matching.collect())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// The facts of a node; none when they are no news.
@@ -201,121 +173,6 @@ impl Facts {
             .cloned()
             .collect()
     }
-
-    /// Keeps the object; gives the last good spec that counts for it.
-    pub(super) fn apply_cluster_spiffe_id(
-        &mut self,
-        object: &Arc<ClusterSPIFFEID>,
-        last_good: Option<ClusterSpiffeIdSpec>,
-    ) -> Option<&ClusterSpiffeIdSpec> {
-        let name = object.metadata.name.clone().unwrap_or_default();
-        keep(
-            &mut self.cluster_spiffe_ids,
-            name,
-            object,
-            &object.metadata,
-            last_good,
-        )
-    }
-
-    pub(super) fn delete_cluster_spiffe_id(&mut self, name: &str) {
-        self.cluster_spiffe_ids.remove(name);
-    }
-
-    pub(super) fn cluster_spiffe_ids_except(&self, names: &BTreeSet<String>) -> Vec<String> {
-        self.cluster_spiffe_ids
-            .keys()
-            .filter(|name| !names.contains(*name))
-            .cloned()
-            .collect()
-    }
-
-    /// Keeps the object; gives the last good spec that counts for it.
-    pub(super) fn apply_cluster_static_entry(
-        &mut self,
-        object: &Arc<ClusterStaticEntry>,
-        last_good: Option<ClusterStaticEntrySpec>,
-    ) -> Option<&ClusterStaticEntrySpec> {
-        let name = object.metadata.name.clone().unwrap_or_default();
-        keep(
-            &mut self.cluster_static_entries,
-            name,
-            object,
-            &object.metadata,
-            last_good,
-        )
-    }
-
-    pub(super) fn delete_cluster_static_entry(&mut self, name: &str) {
-        self.cluster_static_entries.remove(name);
-    }
-
-    pub(super) fn cluster_static_entries_except(&self, names: &BTreeSet<String>) -> Vec<String> {
-        self.cluster_static_entries
-            .keys()
-            .filter(|name| !names.contains(*name))
-            .cloned()
-            .collect()
-    }
-
-    /// All registering objects.
-    pub(super) fn objects(&self) -> BTreeSet<ObjectName> {
-        let named = |kind| {
-            move |name: &String| ObjectName {
-                kind,
-                name: name.as_str().into(),
-            }
-        };
-        let ids = self
-            .cluster_spiffe_ids
-            .keys()
-            .map(named(SourceKind::ClusterSpiffeId));
-        let entries = self
-            .cluster_static_entries
-            .keys()
-            .map(named(SourceKind::ClusterStaticEntry));
-        ids.chain(entries).collect()
-    }
-
-    /// The report of an object, with the object.
-    pub(super) fn report(
-        &self,
-        registry: &Registry,
-        kind: SourceKind,
-        name: &str,
-    ) -> Option<ObjectReport> {
-        match kind {
-            SourceKind::ClusterSpiffeId => {
-                let object = Arc::clone(&self.cluster_spiffe_ids.get(name)?.object);
-                let report = registry.report_of_cluster_spiffe_id(name)?;
-                Some(ObjectReport::ClusterSpiffeId(object, report))
-            }
-            SourceKind::ClusterStaticEntry => {
-                let object = Arc::clone(&self.cluster_static_entries.get(name)?.object);
-                let report = registry.report_of_cluster_static_entry(name)?;
-                Some(ObjectReport::ClusterStaticEntry(object, report))
-            }
-        }
-    }
-}
-
-/// Keeps `object`, and of the same object the last good spec where no newer one is given.
-fn keep<'a, K: kube::Resource, S>(
-    known: &'a mut BTreeMap<String, Known<K, S>>,
-    name: String,
-    object: &Arc<K>,
-    metadata: &ObjectMeta,
-    last_good: Option<S>,
-) -> Option<&'a S> {
-    let before = known
-        .remove(&name)
-        .filter(|old| old.object.meta().uid == metadata.uid);
-    let last_good = last_good.or(before.and_then(|old| old.last_good));
-    let kept = known.entry(name).or_insert(Known {
-        object: Arc::clone(object),
-        last_good,
-    });
-    kept.last_good.as_ref()
 }
 
 /// Name, labels, and the pods that endpoints are.

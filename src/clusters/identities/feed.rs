@@ -1,4 +1,5 @@
-//! What the watches feed in: an object is there, is gone, or these are all there are.
+//! What the watches feed in: an object is there, is gone, or these are all there are. The latter says
+//! that a list is complete.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec,
 };
 use crate::clusters::identities::facts::Facts;
+use crate::clusters::identities::start::List;
 use crate::clusters::identities::{Identities, State};
 use crate::registration::{Change, Registry, SourceKind};
 
@@ -24,17 +26,17 @@ impl Identities {
         };
         let mut is_registered = false;
         for (name, domain) in &mut state.domains {
+            let had_none = domain.registry.entries_of_pod(&facts.uid).is_empty();
             let changes = domain.registry.apply_pod(Arc::clone(&facts));
-            is_registered |= changes
-                .iter()
-                .any(|change| matches!(change, Change::Set(_)));
+            let is_set = |change| matches!(change, &Change::Set(_));
+            is_registered |= had_none && changes.iter().any(is_set);
             self.publish(name, changes);
         }
         if is_registered {
             self.metrics.registered(started.elapsed());
         }
         self.tell_pod(&facts.uid);
-        self.settle(&state);
+        self.settle(&mut state);
     }
 
     /// A pod is gone.
@@ -47,13 +49,14 @@ impl Identities {
             let changes = domain.registry.delete_pod(uid);
             self.publish(name, changes);
         }
-        self.settle(&state);
+        self.settle(&mut state);
     }
 
     /// All pods that are there have these UIDs; the others are gone.
     pub fn retain_pods(&self, uids: &BTreeSet<String>) {
         let gone = self.lock().facts.pods_except(uids);
         gone.iter().for_each(|uid| self.delete_pod(uid));
+        self.listed(List::Pods);
     }
 
     /// Takes in a namespace.
@@ -82,7 +85,7 @@ impl Identities {
     pub fn retain_namespaces(&self, names: &BTreeSet<String>) {
         let gone = self.lock().facts.namespaces_except(names);
         gone.iter().for_each(|name| self.delete_namespace(name));
-        self.lock().facts.complete_namespaces();
+        self.listed(List::Namespaces);
         self.namespaces.send_modify(|changes| *changes += 1);
     }
 
@@ -95,7 +98,7 @@ impl Identities {
         for domain in state.domains.values_mut() {
             domain.registry.apply_node(Arc::clone(&facts));
         }
-        self.settle(&state);
+        self.settle(&mut state);
     }
 
     /// A node is gone.
@@ -112,6 +115,7 @@ impl Identities {
     pub fn retain_nodes(&self, names: &BTreeSet<String>) {
         let gone = self.lock().facts.nodes_except(names);
         gone.iter().for_each(|name| self.delete_node(name));
+        self.listed(List::Nodes);
     }
 
     /// Takes in an EndpointSlice.
@@ -123,7 +127,7 @@ impl Identities {
         for domain in state.domains.values_mut() {
             domain.registry.apply_endpoint_slice(&slice);
         }
-        self.settle(&state);
+        self.settle(&mut state);
     }
 
     /// An EndpointSlice is gone.
@@ -141,66 +145,109 @@ impl Identities {
         let gone = self.lock().facts.endpoint_slices_except(names);
         gone.iter()
             .for_each(|(namespace, name)| self.delete_endpoint_slice(namespace, name));
+        self.listed(List::EndpointSlices);
     }
 
-    /// Takes in a ClusterSPIFFEID; `last_good` is the last spec of it that could be evaluated,
-    /// where it was kept from before.
-    pub fn apply_cluster_spiffe_id(
+    /// Takes in a ClusterSPIFFEID.
+    pub fn apply_cluster_spiffe_id(&self, object: &Arc<ClusterSPIFFEID>) {
+        let mut state = self.lock();
+        state.objects.apply_cluster_spiffe_id(object);
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        self.evaluate_cluster_spiffe_id(&mut state, name);
+    }
+
+    /// Takes in the copy of the last good spec that was kept of the ClusterSPIFFEID with this name
+    /// and UID from before this process, or that there is none.
+    pub fn restore_cluster_spiffe_id(
         &self,
-        object: &Arc<ClusterSPIFFEID>,
-        last_good: Option<ClusterSpiffeIdSpec>,
+        name: &str,
+        uid: &str,
+        copy: Option<ClusterSpiffeIdSpec>,
     ) {
         let mut state = self.lock();
-        let State { facts, domains } = &mut *state;
-        let last_good = facts.apply_cluster_spiffe_id(object, last_good);
-        for domain in domains.values_mut() {
-            domain.registry.apply_cluster_spiffe_id(object, last_good);
+        if state.objects.restore_cluster_spiffe_id(name, uid, copy) {
+            self.evaluate_cluster_spiffe_id(&mut state, name);
+        } else {
+            self.settle(&mut state);
         }
-        self.settle(&state);
+    }
+
+    fn evaluate_cluster_spiffe_id(&self, state: &mut State, name: &str) {
+        let State {
+            objects, domains, ..
+        } = state;
+        for domain in domains.values_mut() {
+            if let Some((object, last_good)) = objects.cluster_spiffe_id(name) {
+                domain.registry.apply_cluster_spiffe_id(&object, last_good);
+            }
+            objects.note_if_good(&domain.registry, SourceKind::ClusterSpiffeId, name);
+        }
+        self.settle(state);
     }
 
     /// A ClusterSPIFFEID is gone.
     pub fn delete_cluster_spiffe_id(&self, name: &str) {
         let mut state = self.lock();
-        state.facts.delete_cluster_spiffe_id(name);
+        state.objects.delete_cluster_spiffe_id(name);
         for domain in state.domains.values_mut() {
             domain.registry.delete_cluster_spiffe_id(name);
             let trust_domain = domain.spec.trust_domain.as_str();
             let kind = SourceKind::ClusterSpiffeId.as_str();
             self.metrics.set_object(trust_domain, kind, name, None);
         }
-        self.settle(&state);
+        self.settle(&mut state);
     }
 
     /// All ClusterSPIFFEIDs that are there have these names.
     pub fn retain_cluster_spiffe_ids(&self, names: &BTreeSet<String>) {
-        let gone = self.lock().facts.cluster_spiffe_ids_except(names);
+        let gone = self.lock().objects.cluster_spiffe_ids_except(names);
         gone.iter()
             .for_each(|name| self.delete_cluster_spiffe_id(name));
+        self.listed(List::ClusterSpiffeIds);
     }
 
-    /// Takes in a ClusterStaticEntry; `last_good` as for a ClusterSPIFFEID.
-    pub fn apply_cluster_static_entry(
+    /// Takes in a ClusterStaticEntry.
+    pub fn apply_cluster_static_entry(&self, object: &Arc<ClusterStaticEntry>) {
+        let mut state = self.lock();
+        state.objects.apply_cluster_static_entry(object);
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        self.evaluate_cluster_static_entry(&mut state, name);
+    }
+
+    /// As [`Self::restore_cluster_spiffe_id`].
+    pub fn restore_cluster_static_entry(
         &self,
-        object: &Arc<ClusterStaticEntry>,
-        last_good: Option<ClusterStaticEntrySpec>,
+        name: &str,
+        uid: &str,
+        copy: Option<ClusterStaticEntrySpec>,
     ) {
         let mut state = self.lock();
-        let State { facts, domains } = &mut *state;
-        let last_good = facts.apply_cluster_static_entry(object, last_good);
-        for (name, domain) in domains {
-            let changes = domain
-                .registry
-                .apply_cluster_static_entry(object, last_good);
-            self.publish(name, changes);
+        if state.objects.restore_cluster_static_entry(name, uid, copy) {
+            self.evaluate_cluster_static_entry(&mut state, name);
+        } else {
+            self.settle(&mut state);
         }
-        self.settle(&state);
+    }
+
+    fn evaluate_cluster_static_entry(&self, state: &mut State, name: &str) {
+        let State {
+            objects, domains, ..
+        } = state;
+        for (domain_name, domain) in domains {
+            if let Some((object, last_good)) = objects.cluster_static_entry(name) {
+                let registry = &mut domain.registry;
+                let changes = registry.apply_cluster_static_entry(&object, last_good);
+                self.publish(domain_name, changes);
+            }
+            objects.note_if_good(&domain.registry, SourceKind::ClusterStaticEntry, name);
+        }
+        self.settle(state);
     }
 
     /// A ClusterStaticEntry is gone.
     pub fn delete_cluster_static_entry(&self, name: &str) {
         let mut state = self.lock();
-        state.facts.delete_cluster_static_entry(name);
+        state.objects.delete_cluster_static_entry(name);
         for (domain_name, domain) in &mut state.domains {
             let changes = domain.registry.delete_cluster_static_entry(name);
             self.publish(domain_name, changes);
@@ -208,14 +255,22 @@ impl Identities {
             let kind = SourceKind::ClusterStaticEntry.as_str();
             self.metrics.set_object(trust_domain, kind, name, None);
         }
-        self.settle(&state);
+        self.settle(&mut state);
     }
 
     /// All ClusterStaticEntries that are there have these names.
     pub fn retain_cluster_static_entries(&self, names: &BTreeSet<String>) {
-        let gone = self.lock().facts.cluster_static_entries_except(names);
+        let gone = self.lock().objects.cluster_static_entries_except(names);
         gone.iter()
             .for_each(|name| self.delete_cluster_static_entry(name));
+        self.listed(List::ClusterStaticEntries);
+    }
+
+    /// A list is complete, for the first time or again.
+    fn listed(&self, list: List) {
+        let mut state = self.lock();
+        state.unlisted.remove(&list);
+        self.settle(&mut state);
     }
 
     fn with_registries(&self, note: impl FnOnce(&mut Facts), mut apply: impl FnMut(&mut Registry)) {
@@ -225,6 +280,6 @@ impl Identities {
             .domains
             .values_mut()
             .for_each(|domain| apply(&mut domain.registry));
-        self.settle(&state);
+        self.settle(&mut state);
     }
 }

@@ -7,16 +7,23 @@
 
 mod facts;
 mod feed;
+mod objects;
 mod queries;
+mod start;
 mod tell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::api::{ClusterSPIFFEID, ClusterStaticEntry, TrustDomainSpec};
+use crate::api::{
+    ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec,
+    TrustDomainSpec,
+};
 use crate::clusters::identities::facts::Facts;
+use crate::clusters::identities::objects::Objects;
+use crate::clusters::identities::start::List;
 use crate::registration::{
     Change, ClusterSpiffeIdReport, Entry, FieldSet, PodFacts, Registry, Settings, SettingsError,
     SourceKind, StaticEntryReport,
@@ -67,10 +74,39 @@ pub struct ObjectName {
 /// What was made of an object, with the object.
 #[derive(Clone, Debug)]
 pub enum ObjectReport {
-    /// On a ClusterSPIFFEID, with the object.
-    ClusterSpiffeId(Arc<ClusterSPIFFEID>, ClusterSpiffeIdReport),
-    /// On a ClusterStaticEntry, with the object.
-    ClusterStaticEntry(Arc<ClusterStaticEntry>, StaticEntryReport),
+    /// On a ClusterSPIFFEID.
+    ClusterSpiffeId(Reported<ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterSpiffeIdReport>),
+    /// On a ClusterStaticEntry.
+    ClusterStaticEntry(Reported<ClusterStaticEntry, ClusterStaticEntrySpec, StaticEntryReport>),
+}
+
+/// An object of kind `K` with spec `S`, and the report `R` on it.
+#[derive(Clone, Debug)]
+pub struct Reported<K, S, R> {
+    /// The object as it was seen last.
+    pub object: Arc<K>,
+    /// The last spec of it that was good.
+    pub last_good: Option<LastGood<S>>,
+    /// The report; none when no trust domain serves its class.
+    pub report: Option<R>,
+}
+
+/// The last spec of an object that was good.
+#[derive(Debug)]
+pub struct LastGood<S> {
+    /// The spec.
+    pub spec: Arc<S>,
+    /// The generation that had it; none when the spec comes from a copy.
+    pub generation: Option<i64>,
+}
+
+impl<S> Clone for LastGood<S> {
+    fn clone(&self) -> Self {
+        Self {
+            spec: Arc::clone(&self.spec),
+            generation: self.generation,
+        }
+    }
 }
 
 /// The registries of all trust domains.
@@ -88,16 +124,25 @@ pub struct Identities {
     reports: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     facts: Facts,
+    objects: Objects,
     domains: BTreeMap<Arc<str>, Domain>,
+    /// The lists that have never been complete.
+    unlisted: BTreeSet<List>,
+    /// Objects whose trust domain is served no more.
+    orphans: BTreeSet<ObjectName>,
 }
 
 #[derive(Debug)]
 struct Domain {
     spec: TrustDomainSpec,
     registry: Registry,
+    /// Whether all of the cluster had been evaluated once; see [`start`].
+    is_settled: bool,
+    /// Pods that were asked about before.
+    asked_early: BTreeSet<Arc<str>>,
 }
 
 impl Identities {
@@ -105,7 +150,13 @@ impl Identities {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                facts: Facts::default(),
+                objects: Objects::default(),
+                domains: BTreeMap::new(),
+                unlisted: List::ALL.into(),
+                orphans: BTreeSet::new(),
+            }),
             metrics,
             changed_pods: broadcast::Sender::new(BACKLOG),
             changes: broadcast::Sender::new(BACKLOG),
@@ -122,7 +173,12 @@ impl Identities {
     /// When the spec cannot be served; what was served before goes on.
     pub fn set_domain(&self, name: &str, spec: &TrustDomainSpec) -> Result<(), SettingsError> {
         let mut state = self.lock();
-        let State { facts, domains } = &mut *state;
+        let State {
+            facts,
+            objects,
+            domains,
+            ..
+        } = &mut *state;
         let settings = match domains.get(name) {
             Some(domain) if domain.spec == *spec => return Ok(()),
             _ => Settings::parse(spec)?,
@@ -135,19 +191,24 @@ impl Identities {
             }
             None => {
                 let mut registry = Registry::new(settings);
-                let changes = facts.replay(&mut registry);
-                domains.insert(
-                    Arc::clone(&name),
-                    Domain {
-                        spec: spec.clone(),
-                        registry,
-                    },
-                );
+                // Objects come last, so that pods are evaluated once.
+                let mut changes = facts.replay(&mut registry);
+                changes.extend(objects.replay(&mut registry));
+                let domain = Domain {
+                    spec: spec.clone(),
+                    registry,
+                    is_settled: false,
+                    asked_early: BTreeSet::new(),
+                };
+                domains.insert(Arc::clone(&name), domain);
                 changes
             }
         };
+        if let Some(domain) = domains.get(&name) {
+            objects.note_good(&domain.registry);
+        }
         self.publish(&name, changes);
-        self.settle(&state);
+        self.settle(&mut state);
         Ok(())
     }
 
@@ -159,10 +220,13 @@ impl Identities {
         };
         let trust_domain = domain.spec.trust_domain.as_str();
         self.metrics.forget_trust_domain(trust_domain);
-        for ObjectName { kind, name } in state.facts.objects() {
+        for object in state.objects.names() {
+            let ObjectName { kind, name } = &object;
             self.metrics
-                .set_object(trust_domain, kind.as_str(), &name, None);
+                .set_object(trust_domain, kind.as_str(), name, None);
+            state.orphans.insert(object);
         }
+        self.reports.notify_one();
     }
 
     /// Evaluates pods as objects come and go, a slice at a time, for ever.
@@ -185,6 +249,7 @@ impl Identities {
             more_left |= more;
         }
         self.note_fields(&state);
+        self.note_settled(&mut state);
         self.reports.notify_one();
         more_left
     }
@@ -211,8 +276,9 @@ impl Identities {
     }
 
     /// After any change: wakes who has work by it.
-    fn settle(&self, state: &State) {
+    fn settle(&self, state: &mut State) {
         self.note_fields(state);
+        self.note_settled(state);
         self.work.notify_one();
         self.reports.notify_one();
     }
@@ -241,3 +307,6 @@ impl Identities {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

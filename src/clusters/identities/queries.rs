@@ -1,26 +1,46 @@
 //! What can be asked, and what can be waited for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use tokio::sync::{broadcast, watch};
 
+use crate::clusters::identities::start::List;
 use crate::clusters::identities::{
-    DomainChange, Identities, ObjectName, ObjectReport, PodChanged, PodIdentities, tell,
+    DomainChange, Identities, ObjectName, ObjectReport, PodChanged, PodIdentities, State, start,
+    tell,
 };
 use crate::registration::FieldSet;
 use crate::registration::selector::Selector;
 
 impl Identities {
-    /// The pod with `uid` in the trust domain of the TrustDomain object `domain`.
+    /// The pod with `uid` in the trust domain of the TrustDomain object `domain`. It has no entries
+    /// before all of the cluster has been seen and evaluated once; the pods that were asked about
+    /// too early are then among the [changed ones](Self::changed_pods).
     #[must_use]
     pub fn pod(&self, domain: &str, uid: &str) -> PodIdentities {
-        let state = self.lock();
-        let Some(domain) = state.domains.get(domain) else {
+        let mut state = self.lock();
+        let State {
+            facts,
+            objects,
+            domains,
+            unlisted,
+            ..
+        } = &mut *state;
+        let Some(domain) = domains.get_mut(domain) else {
             return PodIdentities::default();
         };
+        if !domain.is_settled {
+            domain.asked_early.insert(uid.into());
+            return PodIdentities {
+                facts: facts.pod(uid),
+                entries: Vec::new(),
+                why_none: start::what_is_missing(unlisted, objects, domain),
+            };
+        }
         PodIdentities {
-            facts: state.facts.pod(uid),
+            facts: facts.pod(uid),
             entries: domain.registry.entries_of_pod(uid),
             why_none: tell::why_none(domain.registry.pod_report(uid).as_ref(), &domain.spec),
         }
@@ -39,8 +59,9 @@ impl Identities {
     #[must_use]
     pub fn take_changed_objects(&self) -> BTreeSet<ObjectName> {
         let mut state = self.lock();
-        let mut changed = BTreeSet::new();
-        for domain in state.domains.values_mut() {
+        let mut changed = std::mem::take(&mut state.orphans);
+        let domains = state.domains.values_mut();
+        for domain in domains.filter(|domain| domain.is_settled) {
             let trust_domain = domain.spec.trust_domain.as_str();
             let count = domain.registry.entry_count();
             self.metrics
@@ -51,28 +72,63 @@ impl Identities {
         changed
     }
 
-    /// What was made of an object; none when there is no such object, or no trust domain serves
-    /// its class.
+    /// What was made of an object; none when there is no such object, or the cluster has not been
+    /// evaluated once for the trust domain that serves it.
     #[must_use]
     pub fn report(&self, object: &ObjectName) -> Option<ObjectReport> {
         let state = self.lock();
         let ObjectName { kind, name } = object;
-        let mut found = None;
+        let mut found = state.objects.report(None, object);
         for domain in state.domains.values() {
-            let report = state.facts.report(&domain.registry, *kind, name);
+            let report = state.objects.report(Some(&domain.registry), object)?;
             let trust_domain = domain.spec.trust_domain.as_str();
-            let counts = report.as_ref().map(tell::counts);
+            let counts = tell::counts(&report);
             self.metrics
                 .set_object(trust_domain, kind.as_str(), name, counts);
-            found = found.or(report);
+            if counts.is_some() {
+                found = domain.is_settled.then_some(report);
+            }
         }
         found
+    }
+
+    /// Whether there is such an object.
+    #[must_use]
+    pub fn knows(&self, object: &ObjectName) -> bool {
+        self.lock().objects.report(None, object).is_some()
+    }
+
+    /// The objects, with their UIDs, that need the copy of their last good spec, if there is one:
+    /// the spec that they have is broken, and they had no other since this process started.
+    #[must_use]
+    pub fn wanting_last_good(&self) -> Vec<(ObjectName, String)> {
+        let state = self.lock();
+        let domains = state.domains.values();
+        domains
+            .flat_map(|domain| state.objects.unsought(&domain.registry))
+            .collect()
+    }
+
+    /// What is wrong now, as if it were news: the first failures and masked entries of each object.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<DomainChange> {
+        let state = self.lock();
+        let domains = state.domains.iter();
+        let domains = domains.filter(|(_, domain)| domain.is_settled);
+        let troubles = domains.flat_map(|(name, domain)| {
+            let troubles = domain.registry.troubles().into_iter();
+            troubles.map(|change| DomainChange {
+                domain: Arc::clone(name),
+                change,
+            })
+        });
+        troubles.collect()
     }
 
     /// All registering objects.
     #[must_use]
     pub fn objects(&self) -> BTreeSet<ObjectName> {
-        self.lock().facts.objects()
+        self.lock().objects.names()
     }
 
     /// Waits until [`Self::take_changed_objects`] may have something.
@@ -114,6 +170,8 @@ impl Identities {
         selector: Option<&LabelSelector>,
     ) -> Result<Option<BTreeSet<String>>, String> {
         let selector = Selector::new(selector).map_err(|error| error.to_string())?;
-        Ok(self.lock().facts.namespaces_matching(&selector))
+        let state = self.lock();
+        let is_listed = !state.unlisted.contains(&List::Namespaces);
+        Ok(is_listed.then(|| state.facts.namespaces_matching(&selector)))
     }
 }

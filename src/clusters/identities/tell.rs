@@ -16,19 +16,26 @@ pub(super) fn pod_of(change: &Change) -> Option<&PodRef> {
     }
 }
 
-/// The counts of an object.
-pub(super) fn counts(report: &ObjectReport) -> ObjectCounts {
+/// The counts of an object that is served.
+pub(super) fn counts(report: &ObjectReport) -> Option<ObjectCounts> {
     match report {
-        ObjectReport::ClusterSpiffeId(_, report) => ObjectCounts {
-            entries: report.stats.entries_to_set,
-            render_failures: report.stats.pod_entry_render_failures + report.stats.entry_failures,
-            masked: report.stats.entries_masked,
-        },
-        ObjectReport::ClusterStaticEntry(_, report) => ObjectCounts {
-            entries: i64::from(report.set()),
-            render_failures: i64::from(!report.rendered()),
-            masked: i64::from(report.masked_by.is_some()),
-        },
+        ObjectReport::ClusterSpiffeId(reported) => {
+            let report = reported.report.as_ref()?;
+            let stats = &report.stats;
+            Some(ObjectCounts {
+                entries: stats.entries_to_set,
+                render_failures: stats.pod_entry_render_failures + stats.entry_failures,
+                masked: stats.entries_masked,
+            })
+        }
+        ObjectReport::ClusterStaticEntry(reported) => {
+            let report = reported.report.as_ref()?;
+            Some(ObjectCounts {
+                entries: i64::from(report.set()),
+                render_failures: i64::from(!report.rendered()),
+                masked: i64::from(report.masked_by.is_some()),
+            })
+        }
     }
 }
 

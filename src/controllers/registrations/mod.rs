@@ -37,10 +37,23 @@ async fn reconcile(context: Context) {
     loop {
         due.extend(backoff.due());
         due.extend(context.identities.take_changed_objects());
+        for (object, uid) in context.identities.wanting_last_good() {
+            if let Err(error) = keeper.restore(&object, &uid).await {
+                let error = crate::error_chain(&error);
+                let name = &*object.name;
+                tracing::warn!(name, error, "cannot look for a last good spec");
+                due.remove(&object);
+                backoff.failed(object);
+            }
+        }
         for object in std::mem::take(&mut due) {
             let started = Instant::now();
             let outcome = match context.identities.report(&object) {
                 Some(report) => keeper.reconcile(&object, report).await,
+                None if context.identities.knows(&object) => {
+                    backoff.forget(&object);
+                    continue;
+                }
                 None => {
                     keeper.forget(&object);
                     Ok(())

@@ -1,9 +1,11 @@
-//! One reconcile of a registering object: restore its last good spec, keep a new one, write its
-//! status.
+//! One reconcile of a registering object: keep its last good spec, write its status. And what comes
+//! before, where it is needed: restore the last good spec from before this process.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use kube::api::{Api, PostParams};
 use kube::{Resource, ResourceExt};
@@ -14,11 +16,11 @@ use crate::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterSpiffeIdStatus, ClusterStaticEntry,
     ClusterStaticEntrySpec, ClusterStaticEntryStatus,
 };
-use crate::clusters::identities::{Identities, ObjectName, ObjectReport};
+use crate::clusters::identities::{Identities, LastGood, ObjectName, ObjectReport, Reported};
 use crate::clusters::{CallError, call};
 use crate::controllers::registrations::{status, tell};
 use crate::controllers::trust_domain::{MANAGED_BY, MANAGED_BY_LABEL};
-use crate::registration::report::InForce;
+use crate::registration::SourceKind;
 use crate::runtime::clock;
 use crate::runtime::context::Context;
 use crate::store::LastGoodStore;
@@ -31,15 +33,16 @@ trait Registering:
     + Serialize
     + DeserializeOwned
 {
-    type Spec: Clone + Serialize + DeserializeOwned;
+    type Spec: Serialize + DeserializeOwned;
     type Status: Clone + Debug + PartialEq;
 
-    fn spec(&self) -> &Self::Spec;
     fn status(&self) -> Option<&Self::Status>;
     fn set_status(&mut self, status: Self::Status);
-    /// The status of an object that was just seen for the first time; none when it has one.
-    fn first_status(&self) -> Option<Self::Status>;
-    fn restore(identities: &Identities, object: &Arc<Self>, last_good: Self::Spec);
+    fn conditions(status: &mut Self::Status) -> &mut Vec<Condition>;
+    /// A status that says nothing but this.
+    fn status_of(&self, conditions: Vec<Condition>) -> Self::Status;
+    /// Hands over the copy of the last good spec of the object with this name and UID, if any.
+    fn restore(identities: &Identities, name: &str, uid: &str, copy: Option<Self::Spec>);
 }
 
 /// What outlives a reconcile.
@@ -54,9 +57,12 @@ pub(super) struct Keeper {
 struct Memory {
     /// UID and generation whose spec was kept as good.
     kept: Option<(String, Option<i64>)>,
-    /// The status written last, and what came back: a foreign schema prunes what it does not know,
-    /// which must not be written again and again. As text, because two kinds share this.
+    /// The status written last without its times, and what came back: a foreign schema prunes what
+    /// it does not know, which must not be written again and again. As text, because two kinds share
+    /// this.
     written: Option<(String, String)>,
+    /// UID of the object while it is served.
+    served: Option<String>,
 }
 
 impl Keeper {
@@ -74,6 +80,27 @@ impl Keeper {
         self.memory.remove(name);
     }
 
+    /// Looks for the copy of the last good spec of the object with this name and UID. The report
+    /// that follows from it comes by itself.
+    pub(super) async fn restore(&self, name: &ObjectName, uid: &str) -> Result<(), CallError> {
+        match name.kind {
+            SourceKind::ClusterSpiffeId => {
+                self.restore_object::<ClusterSPIFFEID>(&name.name, uid)
+                    .await
+            }
+            SourceKind::ClusterStaticEntry => {
+                self.restore_object::<ClusterStaticEntry>(&name.name, uid)
+                    .await
+            }
+        }
+    }
+
+    async fn restore_object<K: Registering>(&self, name: &str, uid: &str) -> Result<(), CallError> {
+        let copy = self.last_good.load::<K, K::Spec>(name, uid).await?;
+        K::restore(&self.context.identities, name, uid, copy);
+        Ok(())
+    }
+
     pub(super) async fn reconcile(
         &mut self,
         name: &ObjectName,
@@ -82,42 +109,76 @@ impl Keeper {
         if self.leads() {
             tell::report(&self.context, &report);
         }
+        let now = clock::now();
         match report {
-            ObjectReport::ClusterSpiffeId(object, report) => {
-                let broken = report.error.is_some().then_some(report.in_force);
-                let desired = status::of_cluster_spiffe_id(&object, &report, clock::now());
-                self.reconcile_object(name, &object, broken, desired).await
+            ObjectReport::ClusterSpiffeId(Reported {
+                object,
+                last_good,
+                report,
+            }) => {
+                let desired = report.map(|it| status::of_cluster_spiffe_id(&object, &it, now));
+                self.reconcile_object(name, &object, last_good, desired)
+                    .await
             }
-            ObjectReport::ClusterStaticEntry(object, report) => {
-                let broken = report.error.is_some().then_some(report.in_force);
-                let desired = status::of_cluster_static_entry(&object, &report, clock::now());
-                self.reconcile_object(name, &object, broken, desired).await
+            ObjectReport::ClusterStaticEntry(Reported {
+                object,
+                last_good,
+                report,
+            }) => {
+                let desired = report.map(|it| status::of_cluster_static_entry(&object, &it, now));
+                self.reconcile_object(name, &object, last_good, desired)
+                    .await
             }
         }
     }
 
-    /// `broken` says which spec is in force in place of one that cannot be evaluated.
+    /// `desired` is none when the object is not served.
     async fn reconcile_object<K: Registering>(
         &mut self,
         name: &ObjectName,
         object: &Arc<K>,
-        broken: Option<InForce>,
-        desired: K::Status,
+        last_good: Option<LastGood<K::Spec>>,
+        desired: Option<K::Status>,
     ) -> Result<(), CallError> {
-        match broken {
-            Some(InForce::Nothing) => {
-                let uid = object.uid().unwrap_or_default();
-                let kept = self.last_good.load::<K, K::Spec>(&name.name, &uid).await?;
-                if let Some(spec) = kept {
-                    K::restore(&self.context.identities, object, spec);
-                    // The report that follows from it comes by itself.
-                    return Ok(());
-                }
-            }
-            Some(_) => {}
-            None => self.keep(name, &**object).await?,
+        let Some(desired) = desired else {
+            return self.leave(name, object).await;
+        };
+        self.memory.entry(name.clone()).or_default().served = object.uid();
+        if let Some(good) = last_good {
+            self.keep(name, &**object, &good).await?;
         }
         self.write_status(name, object, desired).await
+    }
+
+    /// Says once of an object that was served that it is not any more. What else its status said is
+    /// no longer true; from then on the status is somebody else's.
+    async fn leave<K: Registering>(
+        &mut self,
+        name: &ObjectName,
+        object: &Arc<K>,
+    ) -> Result<(), CallError> {
+        let Some(memory) = self.memory.get_mut(name) else {
+            return Ok(());
+        };
+        let was_served = memory.served.is_some() && memory.served == object.uid();
+        let mut status = object.status().cloned();
+        let is_said = status
+            .as_mut()
+            .is_some_and(|status| status::is_not_served(K::conditions(status)));
+        if !was_served || is_said {
+            memory.served = None;
+            return Ok(());
+        }
+        if !self.leads() {
+            return Ok(());
+        }
+        let conditions = status.as_mut().map(K::conditions);
+        let before = conditions.map_or(&[][..], |conditions| conditions.as_slice());
+        let conditions = status::not_served(before, object.meta().generation, clock::now());
+        self.write_status(name, object, object.status_of(conditions))
+            .await?;
+        self.memory.remove(name);
+        Ok(())
     }
 
     /// Keeps the spec as the last good one.
@@ -125,8 +186,9 @@ impl Keeper {
         &mut self,
         name: &ObjectName,
         object: &K,
+        good: &LastGood<K::Spec>,
     ) -> Result<(), CallError> {
-        let now = (object.uid().unwrap_or_default(), object.meta().generation);
+        let now = (object.uid().unwrap_or_default(), good.generation);
         let memory = self.memory.entry(name.clone()).or_default();
         if memory.kept.as_ref() == Some(&now) || !*self.context.leadership.borrow() {
             return Ok(());
@@ -136,7 +198,7 @@ impl Keeper {
         };
         let labels = BTreeMap::from([(MANAGED_BY_LABEL.into(), MANAGED_BY.into())]);
         self.last_good
-            .save(object, object.spec(), labels, owner)
+            .save(object, &*good.spec, labels, owner)
             .await?;
         memory.kept = Some(now);
         Ok(())
@@ -151,9 +213,9 @@ impl Keeper {
     ) -> Result<(), CallError> {
         let memory = self.memory.entry(name.clone()).or_default();
         let current = format!("{:?}", object.status());
-        let wanted = format!("{:?}", Some(&desired));
-        let settled =
-            current == wanted || memory.written.as_ref() == Some(&(wanted.clone(), current));
+        let wanted = untimed::<K>(&desired);
+        let settled = object.status() == Some(&desired)
+            || memory.written.as_ref() == Some(&(wanted.clone(), current));
         if settled || !*self.context.leadership.borrow() {
             return Ok(());
         }
@@ -161,8 +223,9 @@ impl Keeper {
         let mut object = K::clone(object);
         object.meta_mut().managed_fields = None;
         let parameters = PostParams::default();
-        if let Some(first) = object.first_status() {
-            object.set_status(first);
+        if object.status().is_none() {
+            let first = status::first(object.meta().generation, clock::now());
+            object.set_status(object.status_of(first));
             let written = call(objects.replace_status(&name.name, &parameters, &object)).await;
             match written {
                 Ok(written) => object = written,
@@ -186,13 +249,17 @@ impl Keeper {
     }
 }
 
+fn untimed<K: Registering>(status: &K::Status) -> String {
+    let mut status = status.clone();
+    for condition in K::conditions(&mut status) {
+        condition.last_transition_time = Time(jiff::Timestamp::UNIX_EPOCH);
+    }
+    format!("{status:?}")
+}
+
 impl Registering for ClusterSPIFFEID {
     type Spec = ClusterSpiffeIdSpec;
     type Status = ClusterSpiffeIdStatus;
-
-    fn spec(&self) -> &Self::Spec {
-        &self.spec
-    }
 
     fn status(&self) -> Option<&Self::Status> {
         self.status.as_ref()
@@ -202,16 +269,20 @@ impl Registering for ClusterSPIFFEID {
         self.status = Some(status);
     }
 
-    fn first_status(&self) -> Option<Self::Status> {
-        self.status.is_none().then(|| ClusterSpiffeIdStatus {
-            conditions: status::first(self.metadata.generation, clock::now()),
-            observed_generation: self.metadata.generation,
-            ..ClusterSpiffeIdStatus::default()
-        })
+    fn conditions(status: &mut Self::Status) -> &mut Vec<Condition> {
+        &mut status.conditions
     }
 
-    fn restore(identities: &Identities, object: &Arc<Self>, last_good: Self::Spec) {
-        identities.apply_cluster_spiffe_id(object, Some(last_good));
+    fn status_of(&self, conditions: Vec<Condition>) -> Self::Status {
+        ClusterSpiffeIdStatus {
+            conditions,
+            observed_generation: self.metadata.generation,
+            ..ClusterSpiffeIdStatus::default()
+        }
+    }
+
+    fn restore(identities: &Identities, name: &str, uid: &str, copy: Option<Self::Spec>) {
+        identities.restore_cluster_spiffe_id(name, uid, copy);
     }
 }
 
@@ -219,10 +290,6 @@ impl Registering for ClusterStaticEntry {
     type Spec = ClusterStaticEntrySpec;
     type Status = ClusterStaticEntryStatus;
 
-    fn spec(&self) -> &Self::Spec {
-        &self.spec
-    }
-
     fn status(&self) -> Option<&Self::Status> {
         self.status.as_ref()
     }
@@ -231,15 +298,19 @@ impl Registering for ClusterStaticEntry {
         self.status = Some(status);
     }
 
-    fn first_status(&self) -> Option<Self::Status> {
-        self.status.is_none().then(|| ClusterStaticEntryStatus {
-            conditions: status::first(self.metadata.generation, clock::now()),
-            observed_generation: self.metadata.generation,
-            ..ClusterStaticEntryStatus::default()
-        })
+    fn conditions(status: &mut Self::Status) -> &mut Vec<Condition> {
+        &mut status.conditions
     }
 
-    fn restore(identities: &Identities, object: &Arc<Self>, last_good: Self::Spec) {
-        identities.apply_cluster_static_entry(object, Some(last_good));
+    fn status_of(&self, conditions: Vec<Condition>) -> Self::Status {
+        ClusterStaticEntryStatus {
+            conditions,
+            observed_generation: self.metadata.generation,
+            ..ClusterStaticEntryStatus::default()
+        }
+    }
+
+    fn restore(identities: &Identities, name: &str, uid: &str, copy: Option<Self::Spec>) {
+        identities.restore_cluster_static_entry(name, uid, copy);
     }
 }

@@ -20,6 +20,9 @@ const MASKED: &str = "Masked";
 /// No entry can be made for some pods; present only then.
 const RENDER_FAILED: &str = "RenderFailed";
 
+/// Reason of an object that no TrustDomain serves any more.
+const NOT_SERVED: &str = "NotServed";
+
 /// Conditions of an object that was just seen for the first time.
 pub(super) fn first(generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     let reports = [
@@ -39,6 +42,24 @@ pub(super) fn first(generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     merge(&[], &reports, generation, now)
 }
 
+/// Conditions of an object that was served and is not any more.
+pub(super) fn not_served(
+    before: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let message = "no TrustDomain serves the object any more: its className is that of none, or the \
+                   TrustDomain is gone or Stalled";
+    let report = Report::new(READY, false, NOT_SERVED, message);
+    merge(before, &[report], generation, now)
+}
+
+/// Whether conditions say just that.
+pub(super) fn is_not_served(conditions: &[Condition]) -> bool {
+    let says_so = |it: &Condition| it.type_ == READY && it.reason == NOT_SERVED;
+    conditions.iter().any(says_so)
+}
+
 /// The status of a ClusterSPIFFEID.
 pub(super) fn of_cluster_spiffe_id(
     object: &ClusterSPIFFEID,
@@ -46,6 +67,7 @@ pub(super) fn of_cluster_spiffe_id(
     now: Timestamp,
 ) -> ClusterSpiffeIdStatus {
     let stats = &report.stats;
+    let failing = stats.pod_entry_render_failures + stats.entry_failures;
     let mut conditions = Vec::new();
     if let Some(error) = &report.error {
         conditions.extend(broken(error, report.in_force));
@@ -58,11 +80,13 @@ pub(super) fn of_cluster_spiffe_id(
             message.clone(),
         ));
         conditions.push(Report::new(RECONCILING, true, "Reconciling", message));
+    } else if failing > 0 && stats.entries_to_set + stats.entries_masked == 0 {
+        let message = format!("no entry can be made for any pod: it fails for {failing}");
+        conditions.push(Report::new(READY, false, "AllPodsFail", message));
     } else {
         let message = format!("{} entries in force", stats.entries_to_set);
         conditions.push(Report::new(READY, true, "Registered", message));
     }
-    let failing = stats.pod_entry_render_failures + stats.entry_failures;
     if failing > 0 {
         let first = report.failing.first();
         let example = first.map_or_else(String::new, |pod| {

@@ -9,14 +9,27 @@ use crate::registration::{Change, EntryError, PodRef, RemovalCause, Source};
 use crate::runtime::context::Context;
 use crate::runtime::events::Severity;
 
-/// Publishes events as entries change, for ever.
+/// Publishes events as entries change, for ever; a new leader also about what was wrong before, as
+/// nobody may have told.
 pub(super) async fn changes(context: Context, mut changes: Receiver<DomainChange>) {
+    let mut leadership = context.leadership.clone();
     loop {
-        match changes.recv().await {
-            Ok(change) if *context.leadership.borrow() => tell(&context, &change),
-            // Standing by; or more changed than anybody would read events about.
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
+        tokio::select! {
+            changed = leadership.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                if *leadership.borrow_and_update() {
+                    let troubles = context.identities.troubles();
+                    troubles.iter().for_each(|trouble| tell(&context, trouble));
+                }
+            }
+            change = changes.recv() => match change {
+                Ok(change) if *context.leadership.borrow() => tell(&context, &change),
+                // Standing by; or more changed than anybody would read events about.
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
         }
     }
 }
@@ -86,8 +99,14 @@ fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
 /// An event on an object whose spec is broken.
 pub(super) fn report(context: &Context, report: &ObjectReport) {
     let (reference, error) = match report {
-        ObjectReport::ClusterSpiffeId(object, report) => (object.object_ref(&()), &report.error),
-        ObjectReport::ClusterStaticEntry(object, report) => (object.object_ref(&()), &report.error),
+        ObjectReport::ClusterSpiffeId(it) => (
+            it.object.object_ref(&()),
+            it.report.as_ref().and_then(|report| report.error.as_ref()),
+        ),
+        ObjectReport::ClusterStaticEntry(it) => (
+            it.object.object_ref(&()),
+            it.report.as_ref().and_then(|report| report.error.as_ref()),
+        ),
     };
     if let Some(error) = error {
         let note = crate::error_chain(error);

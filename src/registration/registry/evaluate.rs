@@ -41,7 +41,8 @@ pub(super) enum Verdict {
     NotRunning,
     /// Another object serves the pod, and this one is a fallback.
     Superseded,
-    /// The pod's facts lack what templates read; an entry from before stays.
+    /// The pod's facts lack what templates read, or for a fallback, whether another object serves
+    /// the pod is not known for that reason; an entry from before stays.
     Waiting(Option<Arc<Entry>>),
 }
 
@@ -74,6 +75,10 @@ impl Outcome {
     fn counts_like(&self, other: Option<&Self>) -> bool {
         let is_entry = |outcome: &Self| matches!(outcome.verdict, Verdict::Entry(_));
         is_entry(self) && other.is_some_and(is_entry)
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self.verdict, Verdict::Waiting(_))
     }
 
     /// Whether the pod is left to no fallback.
@@ -186,13 +191,19 @@ impl Registry {
             .map(|found| self.outcome(pod, found))
             .collect();
         let is_served = outcomes.iter().any(Outcome::serves);
+        let is_open = outcomes.iter().any(Outcome::is_waiting);
         for (state, spec) in fallbacks {
+            let source = &state.object.source;
+            let given = |verdict| Outcome {
+                source: source.clone(),
+                version: state.version,
+                verdict,
+            };
             outcomes.push(if is_served {
-                Outcome {
-                    source: state.object.source.clone(),
-                    version: state.version,
-                    verdict: Verdict::Superseded,
-                }
+                given(Verdict::Superseded)
+            } else if is_open {
+                let old = pod.outcome(&source.name).and_then(Outcome::entry);
+                given(Verdict::Waiting(old.cloned()))
             } else {
                 self.outcome(pod, (state, spec))
             });
@@ -225,7 +236,7 @@ impl Registry {
         let source = &state.object.source;
         let old = pod.outcome(&source.name);
         if let Some(old) = old.filter(|old| old.version == state.version && !pod.is_stale)
-            && !matches!(old.verdict, Verdict::Superseded)
+            && !matches!(old.verdict, Verdict::Superseded | Verdict::Waiting(_))
         {
             return old.clone();
         }

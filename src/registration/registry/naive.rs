@@ -3,7 +3,10 @@
 //! It shares with the registry only what is tested elsewhere: templates, label selectors and the
 //! rules of a single entry.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     api::ClusterSpiffeIdStats,
@@ -34,6 +37,8 @@ pub(super) struct Rendered {
     pub(super) entries: BTreeMap<EntryKey, Entry>,
     pub(super) stats: BTreeMap<String, ClusterSpiffeIdStats>,
     pub(super) failing: BTreeMap<String, Vec<(String, String, String)>>,
+    /// The keys of the entries that were made for each pod, by its UID.
+    pub(super) of_pods: BTreeMap<String, BTreeSet<EntryKey>>,
 }
 
 impl World {
@@ -66,6 +71,8 @@ impl World {
                     match self.entry(settings, pod, source, spec) {
                         Ok(entry) => {
                             served = true;
+                            let of_pod = rendered.of_pods.entry(pod.uid.to_string()).or_default();
+                            of_pod.insert(entry.key);
                             all.push(entry);
                         }
                         Err(error) => {
@@ -232,6 +239,7 @@ impl World {
                     format!("{service}.{namespace}.svc.{cluster_domain}"),
                 ]
             })
+            .filter(|name| dns_name::check(name).is_ok())
             .collect();
         names.sort();
         names

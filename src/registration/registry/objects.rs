@@ -57,6 +57,14 @@ impl<T> ObjectState<T> {
             .map(|(spec, _)| spec)
     }
 
+    pub(super) fn is_good(&self) -> bool {
+        self.is_served && self.error.is_none()
+    }
+
+    pub(super) fn lacks_good_spec(&self) -> bool {
+        self.is_served && self.good.is_none()
+    }
+
     pub(super) fn in_force(&self) -> InForce {
         match (&self.good, &self.error) {
             (None, _) => InForce::Nothing,
@@ -134,6 +142,7 @@ impl Registry {
             return;
         };
         let name = source.name.clone();
+        let trust_domain = &self.settings.cluster.trust_domain;
         let previous = self
             .cluster_spiffe_ids
             .get(&name)
@@ -143,8 +152,8 @@ impl Registry {
             source,
             object.spec.class_name.as_deref(),
             object.metadata.generation,
-            ParsedClusterSpiffeId::parse(&object.spec),
-            || ParsedClusterSpiffeId::parse(last_good?).ok(),
+            ParsedClusterSpiffeId::parse(&object.spec, trust_domain),
+            || ParsedClusterSpiffeId::parse(last_good?, trust_domain).ok(),
         );
         let is_served = self.settings.serves(object.spec.class_name.as_deref());
         self.replace_cluster_spiffe_id(&name, Some(ObjectState { is_served, ..new }));

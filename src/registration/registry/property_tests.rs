@@ -216,7 +216,7 @@ impl Both {
         let kept = before
             .filter(|(before, _)| before.metadata.uid == object.metadata.uid)
             .and_then(|(_, good)| good);
-        let good = ParsedClusterSpiffeId::parse(&object.spec)
+        let good = ParsedClusterSpiffeId::parse(&object.spec, &"e.org".parse().unwrap())
             .ok()
             .map(Arc::new)
             .or(kept);
@@ -316,16 +316,15 @@ impl Both {
                 .collect();
             assert_eq!(failing, expected.failing[name], "{name}");
         }
-        let of_pods: usize = self
-            .world
-            .pods
-            .keys()
-            .map(|uid| self.registry.entries_of_pod(uid).len())
-            .sum();
-        assert_eq!(
-            of_pods,
-            state.values().filter(|entry| entry.pod.is_some()).count()
-        );
+        for uid in self.world.pods.keys() {
+            let of_pod = self.registry.entries_of_pod(uid);
+            let keys: Vec<_> = of_pod.iter().map(|entry| entry.key).collect();
+            let distinct: BTreeSet<_> = keys.iter().copied().collect();
+            assert_eq!(keys.len(), distinct.len(), "{uid}");
+            let expected = expected.of_pods.get(uid).cloned().unwrap_or_default();
+            assert_eq!(distinct, expected, "{uid}");
+            assert!(of_pod.iter().all(|entry| state[&entry.key] == **entry));
+        }
         assert!(
             self.registry
                 .tallies

@@ -9,10 +9,12 @@ use super::{
 use crate::{
     api::FailingPod,
     registration::{
-        entry::Entry,
+        entry::{Entry, SourceKind},
         facts::PodFacts,
         pod_entry::pod_ref,
-        report::{ClusterSpiffeIdReport, MatchOutcome, Obstacle, PodReport, StaticEntryReport},
+        report::{
+            Change, ClusterSpiffeIdReport, MatchOutcome, Obstacle, PodReport, StaticEntryReport,
+        },
     },
     spiffe::TrustDomainName,
 };
@@ -38,18 +40,82 @@ impl Registry {
         self.pods.len()
     }
 
-    /// The entries in force that were made for a pod, that of the oldest object first.
+    /// The entries in force for a pod, that of the oldest object first. Where another object
+    /// declares the entry already that was made for the pod, its entry counts for the pod, too.
     #[must_use]
     pub fn entries_of_pod(&self, uid: &str) -> Vec<Arc<Entry>> {
         let outcomes = self.pods.get(uid).map_or(&[][..], |pod| &pod.outcomes);
         let mut entries: Vec<_> = outcomes
             .iter()
             .filter_map(Outcome::entry)
-            .filter(|entry| self.candidates.masked_by(entry).is_none())
+            .filter_map(|entry| self.candidates.winner(entry))
             .cloned()
             .collect();
-        entries.sort_by(|left, right| left.source.cmp(&right.source));
+        entries.sort_by(|left, right| (&left.source, left.key).cmp(&(&right.source, right.key)));
+        entries.dedup_by_key(|entry| entry.key);
         entries
+    }
+
+    /// Whether everything that was taken in has been evaluated.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.marked.is_empty() && !self.missing_pod_detail()
+    }
+
+    /// The objects of the trust domain's class none of whose specs is in force.
+    pub fn without_good_spec(&self) -> impl Iterator<Item = (SourceKind, &Arc<str>)> {
+        let ids = self.cluster_spiffe_ids.iter();
+        let ids = ids.filter(|(_, state)| state.object.lacks_good_spec());
+        let entries = self.static_entries.iter();
+        let entries = entries.filter(|(_, state)| state.object.lacks_good_spec());
+        ids.map(|(name, _)| (SourceKind::ClusterSpiffeId, name))
+            .chain(entries.map(|(name, _)| (SourceKind::ClusterStaticEntry, name)))
+    }
+
+    /// Whether an object is of the trust domain's class and the spec that it has is in force.
+    #[must_use]
+    pub fn is_good(&self, kind: SourceKind, name: &str) -> bool {
+        match kind {
+            SourceKind::ClusterSpiffeId => self
+                .cluster_spiffe_ids
+                .get(name)
+                .is_some_and(|state| state.object.is_good()),
+            SourceKind::ClusterStaticEntry => self
+                .static_entries
+                .get(name)
+                .is_some_and(|state| state.object.is_good()),
+        }
+    }
+
+    /// What is wrong now, as if it were news: the first failures and masked entries of each object.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Change> {
+        let mut news = Vec::new();
+        for (name, tally) in &self.tallies {
+            let Some(state) = self.cluster_spiffe_ids.get(name) else {
+                continue;
+            };
+            let failures = tally.failures.iter().take(NAMED_IN_REPORT);
+            news.extend(failures.map(|(pod, error)| Change::Failed {
+                pod: pod.clone(),
+                source: state.object.source.clone(),
+                error: error.clone(),
+            }));
+            let masked = tally.masked_by.iter().take(NAMED_IN_REPORT);
+            news.extend(masked.filter_map(|(pod, by)| {
+                let entry = self.pods.get(&pod.uid)?.outcome(name)?.entry()?.clone();
+                let by = by.clone();
+                Some(Change::Masked { entry, by })
+            }));
+        }
+        let entries = self.static_entries.values();
+        let entries = entries.filter_map(|state| state.entry.as_ref());
+        news.extend(entries.filter_map(|entry| {
+            let by = self.candidates.masked_by(entry)?.clone();
+            let entry = entry.clone();
+            Some(Change::Masked { entry, by })
+        }));
+        news
     }
 
     /// Why a pod has the entries it has, or none.

@@ -327,13 +327,15 @@ fn fallbacks_serve_only_pods_that_nothing_else_serves() {
     assert_eq!(removals(&changes), [RemovalCause::Superseded; 2]);
     assert_eq!(fixture.ids("p"), ["/ns/shop/sa/web"]);
     assert_eq!(fixture.report("f1").stats.pods_selected, 1);
-    fixture.declare("c", json!({"spiffeIDTemplate": "not an ID"}));
+    let foreign = json!({"spiffeIDTemplate": "spiffe://{{ .PodMeta.Name }}/foreign"});
+    fixture.declare("c", foreign);
     assert_eq!(
         fixture.ids("p"),
         ["/f1/p", "/f2/p"],
         "a failed render leaves the pod to fallbacks"
     );
-    fixture.declare("c", json!({"dnsNameTemplates": ["no name!"]}));
+    let refused = json!({"dnsNameTemplates": ["{{ .PodMeta.Name }} is no name"]});
+    fixture.declare("c", refused);
     assert_eq!(fixture.ids("p").len(), 0, "a refused entry does not");
     let stats = fixture.report("c").stats;
     assert_eq!(
@@ -425,7 +427,18 @@ fn static_entries_and_cluster_spiffe_ids_compete() {
     );
     registry.apply_cluster_static_entry(&static_entry("2026-01-01T00:00:00Z", id), None);
     assert!(registry.report_of_cluster_static_entry("s").unwrap().set());
-    assert_eq!(registry.entries_of_pod("p").len(), 0);
+    let of_pod = registry.entries_of_pod("p");
+    assert_eq!(
+        (of_pod.len(), &*of_pod[0].source.name),
+        (1, "s"),
+        "the entry that counts is the pod's, too"
+    );
+    let troubles = registry.troubles();
+    assert!(
+        matches!(troubles.as_slice(), [Change::Masked { entry, by }]
+            if &*entry.source.name == "c" && &*by.name == "s"),
+        "{troubles:?}"
+    );
     let broken = static_entry("2026-01-01T00:00:00Z", "spiffe://f.org/x");
     assert_eq!(registry.apply_cluster_static_entry(&broken, None), []);
     let report = registry.report_of_cluster_static_entry("s").unwrap();
@@ -435,7 +448,8 @@ fn static_entries_and_cluster_spiffe_ids_compete() {
     );
     assert_eq!(report.error.unwrap().reason(), "ForeignTrustDomain");
     registry.delete_cluster_static_entry("s");
-    assert_eq!(registry.entries_of_pod("p").len(), 1);
+    assert_eq!(&*registry.entries_of_pod("p")[0].source.name, "c");
+    assert_eq!(registry.troubles(), []);
     assert!(registry.report_of_cluster_static_entry("s").is_none());
 }
 
@@ -483,7 +497,10 @@ fn services_add_dns_names_behind_those_of_templates() {
     ];
     assert_eq!(fixture.entry("p").dns_names, web);
     fixture.registry.apply_endpoint_slice(&slice("s2", "web"));
-    assert_eq!(fixture.finish(), []);
+    fixture
+        .registry
+        .apply_endpoint_slice(&slice("s3", "my--svc"));
+    assert_eq!(fixture.finish(), [], "names that no entry may carry");
     fixture.registry.delete_endpoint_slice("shop", "s");
     assert_eq!(fixture.finish(), []);
     fixture.registry.delete_endpoint_slice("shop", "s2");
@@ -513,6 +530,9 @@ fn failures_name_pod_and_value_and_leave_other_pods_alone() {
     );
     assert_eq!(report.failing.len(), 10);
     assert_eq!(report.failing[0].name, "bad-00");
+    let troubles = fixture.registry.troubles();
+    assert_eq!(troubles.len(), 10);
+    assert!(matches!(&troubles[0], Change::Failed { pod, .. } if &*pod.name == "bad-00"));
     assert!(
         report.failing[0].message.contains("spiffe://e.org/no id"),
         "{}",
@@ -558,6 +578,66 @@ fn a_broken_spec_leaves_the_last_good_one_in_force() {
         InForce::LastGood(None)
     );
     assert_eq!(fixture.ids("p"), ["/ns/shop/sa/web", "/kept"]);
+}
+
+#[test]
+fn a_spec_that_is_wrong_for_every_pod_leaves_the_last_good_one_in_force() {
+    let mut fixture = Fixture::new();
+    fixture.pod("p", &json!({}));
+    fixture.declare("c", json!({}));
+    for (changes, reason) in [
+        (
+            json!({"spiffeIDTemplate": "spiffe://f.org/{{ .PodMeta.Name }}"}),
+            "ForeignTrustDomain",
+        ),
+        (
+            json!({"spiffeIDTemplate": "ns/{{ .PodMeta.Namespace }}"}),
+            "InvalidSPIFFEID",
+        ),
+        (json!({"dnsNameTemplates": ["no name!"]}), "InvalidDNSName"),
+    ] {
+        assert_eq!(fixture.declare("c", changes), []);
+        assert_eq!(fixture.report("c").error.unwrap().reason(), reason);
+        assert_eq!(fixture.ids("p"), ["/ns/shop/sa/web"]);
+    }
+}
+
+#[test]
+fn a_fallback_waits_while_it_is_not_known_whether_another_object_serves_the_pod() {
+    let mut fixture = Fixture::new();
+    let fallback = json!({"fallback": true, "spiffeIDTemplate": "spiffe://e.org/fallback"});
+    fixture.declare("f", fallback);
+    fixture.pod("early", &json!({}));
+    let plain = FieldSet::default();
+    let reads_more = json!({"spiffeIDTemplate": "spiffe://e.org/{{ .PodSpec.HostNetwork }}"});
+    assert_eq!(fixture.declare("c", reads_more), []);
+    assert_eq!(fixture.ids("early"), ["/fallback"], "what there was stays");
+    let late = serde_json::from_value(json!({
+        "metadata": {"name": "late", "namespace": "shop", "uid": "late"},
+        "spec": {"containers": [], "nodeName": "node-1"},
+    }));
+    let late = PodFacts::from_pod(&late.unwrap(), &plain, &mut fixture.interner).unwrap();
+    assert_eq!(fixture.registry.apply_pod(late), []);
+    assert!(!fixture.registry.is_settled());
+    fixture.pod("early", &json!({}));
+    fixture.pod("late", &json!({}));
+    assert!(fixture.registry.is_settled());
+    assert_eq!(
+        (fixture.ids("early"), fixture.ids("late")),
+        (vec!["/false".to_owned()], vec!["/false".to_owned()])
+    );
+
+    let reads_more = json!({"spiffeIDTemplate": "spiffe://e.org/{{ .PodMeta.GenerateName }}x"});
+    fixture.registry.delete_cluster_spiffe_id("c");
+    fixture.finish();
+    fixture.declare("d", reads_more);
+    fixture.registry.delete_cluster_spiffe_id("d");
+    fixture.finish();
+    assert!(
+        fixture.registry.is_settled(),
+        "nothing is waited for any more"
+    );
+    assert_eq!(fixture.ids("early"), ["/fallback"]);
 }
 
 #[test]

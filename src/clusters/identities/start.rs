@@ -1,0 +1,91 @@
+//! What must have been seen before pods may be told their identities.
+//!
+//! Until then a pod may have an entry that it will not keep: another object that selects it, the
+//! last good spec of one, or the field that a template reads has not been seen. A certificate that
+//! was signed by such an entry could not be taken back.
+
+use std::collections::BTreeSet;
+
+use crate::clusters::identities::objects::Objects;
+use crate::clusters::identities::{Domain, Identities, State};
+
+/// The lists that entries follow from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum List {
+    ClusterSpiffeIds,
+    ClusterStaticEntries,
+    EndpointSlices,
+    Namespaces,
+    Nodes,
+    Pods,
+}
+
+impl List {
+    pub(super) const ALL: [Self; 6] = [
+        Self::ClusterSpiffeIds,
+        Self::ClusterStaticEntries,
+        Self::EndpointSlices,
+        Self::Namespaces,
+        Self::Nodes,
+        Self::Pods,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterSpiffeIds => "ClusterSPIFFEIDs",
+            Self::ClusterStaticEntries => "ClusterStaticEntries",
+            Self::EndpointSlices => "EndpointSlices",
+            Self::Namespaces => "namespaces",
+            Self::Nodes => "nodes",
+            Self::Pods => "pods",
+        }
+    }
+}
+
+impl Identities {
+    /// Notes which trust domains have been settled for the first time, and tells the pods that were
+    /// asked about before.
+    pub(super) fn note_settled(&self, state: &mut State) {
+        let State {
+            objects,
+            domains,
+            unlisted,
+            ..
+        } = state;
+        if !unlisted.is_empty() {
+            return;
+        }
+        for domain in domains.values_mut().filter(|domain| !domain.is_settled) {
+            if domain.registry.is_settled() && objects.unsought(&domain.registry).is_empty() {
+                domain.is_settled = true;
+                for uid in std::mem::take(&mut domain.asked_early) {
+                    self.tell_pod(&uid);
+                }
+            }
+        }
+    }
+}
+
+/// What is still missing before the pods of `domain` are told their identities, in words for the
+/// user.
+pub(super) fn what_is_missing(
+    unlisted: &BTreeSet<List>,
+    objects: &Objects,
+    domain: &Domain,
+) -> String {
+    let names = |names: Vec<&str>| names.join(", ");
+    let missing = if !unlisted.is_empty() {
+        let lists = names(unlisted.iter().copied().map(List::as_str).collect());
+        format!("not listed yet: {lists}")
+    } else {
+        let unsought = objects.unsought(&domain.registry);
+        if unsought.is_empty() {
+            "pods are being evaluated".to_owned()
+        } else {
+            let objects = unsought.iter().map(|(object, _)| &*object.name);
+            let objects = names(objects.collect());
+            format!("last good specs not looked for yet: {objects}")
+        }
+    };
+    format!("the operator is starting: it has not seen all of the cluster yet ({missing})")
+}
