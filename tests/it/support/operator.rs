@@ -12,7 +12,6 @@ use std::{
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::DeleteParams};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -21,6 +20,7 @@ use tokio::{
 
 use super::{
     control_plane::{ControlPlane, control_plane},
+    unique,
     wait::{SOON, wait_until},
 };
 
@@ -35,7 +35,6 @@ pub(crate) struct Operator {
     _input: ChildStdin,
     process_id: String,
     log: PathBuf,
-    _folder: TempDir,
     address: String,
 }
 
@@ -67,8 +66,8 @@ impl Operator {
 
     /// The same with the rights of a kubeconfig's user.
     pub(crate) async fn start_as(kubeconfig: &Path, namespace: &str, arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("log");
+        // Beside the kubeconfig, in the folder that goes with the control plane.
+        let log = kubeconfig.with_file_name(format!("{}.log", unique("operator")));
         let mut supervisor = Command::new("/bin/sh")
             .args([
                 "-c",
@@ -95,7 +94,6 @@ impl Operator {
             supervisor: Mutex::new(supervisor),
             process_id: process_id.trim().to_owned(),
             log,
-            _folder: folder,
             address: String::new(),
         };
         let address = wait_until("the operator to listen", SOON, || async {
