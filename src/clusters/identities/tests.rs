@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::*;
 
-#[expect(clippy::needless_pass_by_value, reason = "reads better in tests")]
 fn object<T: DeserializeOwned>(json: Value) -> T {
     serde_json::from_value(json).unwrap()
 }
@@ -238,7 +237,7 @@ fn objects_of_a_trust_domain_that_goes_are_reported_as_not_served() {
     complete_lists(&identities, &[]);
     identities.apply_cluster_spiffe_id(&cluster_spiffe_id("c", 1, "spiffe://e.org/c"));
     process(&identities);
-    identities.take_changed_objects();
+    let _ = identities.take_changed_objects();
     identities.remove_domain("e");
     let changed = identities.take_changed_objects();
     let changed: Vec<_> = changed.iter().collect();
