@@ -14,6 +14,7 @@ mod broken_specs;
 mod bundles;
 mod command_line;
 mod conflicts;
+mod drop_in;
 mod end_to_end;
 mod endpoints;
 mod examples;

@@ -2,13 +2,17 @@
 //! statuses and events say of it.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry};
+use spiffe_operator::api::{
+    ClusterSPIFFEID, ClusterSpiffeIdStats, ClusterStaticEntry, TrustDomain,
+};
 
 use crate::support::{
-    SOON, World, apply, condition, merge_patch, namespace, pod, unique, verdict, wait_until,
+    ControlPlane, Options, SOON, World, apply, condition, merge_patch, namespace, pod,
+    release_lease, unique, verdict, wait_until,
 };
 
 async fn apply_static_entry(world: &World, changes: Value) -> String {
@@ -45,25 +49,42 @@ async fn static_entry(world: &World, name: &str, rendered: bool, masked: bool, s
     .await;
 }
 
+/// Applies a ClusterSPIFFEID that selects pods of the test's own namespace only, unless changed.
+async fn apply_id(world: &World, name: &str, changes: Value) -> String {
+    let mut all = json!({
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": world.namespace } },
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    world.apply_cluster_spiffe_id(name, all).await
+}
+
 #[tokio::test]
 async fn the_first_status_says_that_work_is_under_way() {
     let world = World::new().await;
     let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
     let parameters = kube::runtime::watcher::Config::default();
     let mut seen = Box::pin(kube::runtime::watcher(objects, parameters));
-    let name = world.apply_cluster_spiffe_id("web", json!({})).await;
+    let name = apply_id(&world, "web", json!({})).await;
     let mut statuses = Vec::new();
     let settled = tokio::time::timeout(SOON, async {
         use futures::StreamExt;
         while let Some(event) = seen.next().await {
             use kube::runtime::watcher::Event::{Apply, InitApply};
-            let (Apply(object) | InitApply(object)) = event.unwrap() else { continue };
+            let (Apply(object) | InitApply(object)) = event.unwrap() else {
+                continue;
+            };
             let status = object.status.clone().unwrap_or_default();
             if object.name_any() != name || status.conditions.is_empty() {
                 continue;
             }
             assert_eq!(status.observed_generation, object.metadata.generation);
-            let ready = status.conditions.iter().find(|it| it.type_ == "Ready").unwrap();
+            let ready = status
+                .conditions
+                .iter()
+                .find(|it| it.type_ == "Ready")
+                .unwrap();
             statuses.push(ready.status.clone());
             if ready.status == "True" {
                 return;
@@ -71,14 +92,17 @@ async fn the_first_status_says_that_work_is_under_way() {
         }
     });
     settled.await.unwrap();
-    assert_eq!(statuses.first().map(String::as_str), Some("Unknown"), "{statuses:?}");
+    assert_eq!(
+        statuses.first().map(String::as_str),
+        Some("Unknown"),
+        "{statuses:?}"
+    );
 }
 
 #[tokio::test]
 async fn pods_that_fail_are_named_and_all_others_are_served() {
     let world = World::new().await;
-    let name = world
-        .apply_cluster_spiffe_id(
+    let name = apply_id(&world,
             "web",
             json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ index .PodMeta.Annotations \"role\" }}" }),
         )
@@ -92,21 +116,42 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
         failing.push(pod);
     }
     let good = world.pod("good", &[("app", "web")]).await;
-    merge_patch(&pods, "good", json!({ "metadata": { "annotations": { "role": "web" } } })).await;
+    merge_patch(
+        &pods,
+        "good",
+        json!({ "metadata": { "annotations": { "role": "web" } } }),
+    )
+    .await;
     let status = world
         .cluster_spiffe_id_stats(&name, |stats| {
             stats.pod_entry_render_failures == 12 && stats.entries_to_set == 1
         })
         .await;
     assert_eq!(status.stats.pods_selected, 13);
-    let named: Vec<_> = status.failing_pods.iter().map(|pod| pod.name.as_str()).collect();
+    let named: Vec<_> = status
+        .failing_pods
+        .iter()
+        .map(|pod| pod.name.as_str())
+        .collect();
     let first_ten: Vec<_> = failing.iter().take(10).map(ResourceExt::name_any).collect();
     assert_eq!(named, first_ten);
-    assert!(status.failing_pods[0].message.contains("/a role"), "{:?}", status.failing_pods[0]);
+    assert!(
+        status.failing_pods[0].message.contains("/a role"),
+        "{:?}",
+        status.failing_pods[0]
+    );
     let failed = condition::<ClusterSPIFFEID>(&world.client, &name, "RenderFailed", "True").await;
     assert!(failed.message.contains("12 pods"), "{}", failed.message);
     condition::<ClusterSPIFFEID>(&world.client, &name, "Ready", "True").await;
     world.verified_chain(&world.answer(&good, &[]).await).await;
+
+    let metric = format!(
+        "spiffe_operator_render_failures\
+         {{trust_domain=\"{}\",kind=\"ClusterSPIFFEID\",name=\"{name}\"}}",
+        world.trust_domain
+    );
+    let operator = crate::support::shared_operator().await;
+    assert_eq!(operator.metric(&metric).await, Some(12.0));
 
     let uid = failing[0].uid().unwrap();
     let note = world.event(&world.namespace, &uid, "InvalidSPIFFEID").await;
@@ -120,62 +165,92 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
         .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 13)
         .await;
     assert!(status.failing_pods.is_empty());
-    assert!(status.conditions.iter().all(|it| it.type_ != "RenderFailed"));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|it| it.type_ != "RenderFailed")
+    );
 }
 
 #[tokio::test]
 async fn what_a_template_may_not_render_is_named_with_what_it_rendered() {
     let world = World::new().await;
     let pod = world.pod("web", &[("app", "web")]).await;
-    let long = format!("{}.example", "a".repeat(250));
+    let long = format!("{}web", "a".repeat(250));
     for (changes, reason, rendered) in [
         (
-            json!({ "spiffeIDTemplate": "spiffe://other.test/{{ .PodMeta.Name }}" }),
-            "InvalidSPIFFEID",
-            "spiffe://other.test/web",
+            json!({ "spiffeIDTemplate": "spiffe://{{ .PodMeta.Name }}.test/x" }),
+            "ForeignTrustDomain",
+            "spiffe://web.test/x",
         ),
         (
             json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Labels.none }}" }),
             "InvalidSPIFFEID",
             "<no value>",
         ),
-        (json!({ "dnsNameTemplates": [long] }), "InvalidDNSName", long.as_str()),
-        (json!({ "dnsNameTemplates": ["a b.{{ .PodMeta.Name }}"] }), "InvalidDNSName", "a b.web"),
+        (
+            json!({ "dnsNameTemplates": [format!("{}{{{{ .PodMeta.Name }}}}", "a".repeat(250))] }),
+            "InvalidDNSName",
+            long.as_str(),
+        ),
+        (
+            json!({ "dnsNameTemplates": ["a b.{{ .PodMeta.Name }}"] }),
+            "InvalidDNSName",
+            "a b.web",
+        ),
         (
             json!({ "workloadSelectorTemplates": ["k8s{{ .PodMeta.Name }}"] }),
             "InvalidSelector",
             "k8sweb",
         ),
     ] {
-        let name = unique("bad");
-        let name = world.apply_cluster_spiffe_id(&name, changes).await;
+        let name = apply_id(&world, &unique("bad"), changes).await;
         let status = world
-            .cluster_spiffe_id_stats(&name, |stats| stats.pod_entry_render_failures == 1)
+            .cluster_spiffe_id_stats(&name, |stats| {
+                stats.pod_entry_render_failures + stats.entry_failures == 1
+            })
             .await;
         let message = &status.failing_pods[0].message;
         assert!(message.contains(rendered), "{message}");
+        let ready = condition::<ClusterSPIFFEID>(&world.client, &name, "Ready", "False").await;
+        assert_eq!(ready.reason, "AllPodsFail");
         let uid = pod.uid().unwrap();
-        let note = world.event(&world.namespace, &uid, reason).await;
-        assert!(note.contains(rendered), "{note}");
+        let what = format!("an event with {rendered}");
+        wait_until(&what, SOON, || async {
+            let notes = world.event_notes(&world.namespace, &uid, reason).await;
+            let is_told = notes.iter().any(|note| note.contains(rendered));
+            is_told.then_some(()).ok_or_else(|| format!("{notes:?}"))
+        })
+        .await;
         world.delete_cluster_spiffe_id(&name).await;
     }
     // Upper case and underscores pass, as upstream.
-    let name = world
-        .apply_cluster_spiffe_id("ok", json!({ "dnsNameTemplates": ["My_Service.Example"] }))
+    let name = apply_id(
+        &world,
+        "ok",
+        json!({ "dnsNameTemplates": ["My_Service.Example"] }),
+    )
+    .await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1)
         .await;
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1).await;
     world.verified_chain(&world.answer(&pod, &[]).await).await;
 }
 
 #[tokio::test]
 async fn of_equal_entries_the_oldest_objects_counts_and_the_others_say_whose_it_is() {
     let world = World::new().await;
-    let older = world.apply_cluster_spiffe_id("older", json!({ "hint": "older" })).await;
+    let older = apply_id(&world, "older", json!({ "hint": "older" })).await;
     world.a_second_later().await;
-    let younger = world.apply_cluster_spiffe_id("younger", json!({ "hint": "younger" })).await;
+    let younger = apply_id(&world, "younger", json!({ "hint": "younger" })).await;
     let pod = world.pod("web", &[("app", "web")]).await;
-    world.cluster_spiffe_id_stats(&older, |stats| stats.entries_to_set == 1).await;
-    world.cluster_spiffe_id_stats(&younger, |stats| stats.entries_masked == 1).await;
+    world
+        .cluster_spiffe_id_stats(&older, |stats| stats.entries_to_set == 1)
+        .await;
+    world
+        .cluster_spiffe_id_stats(&younger, |stats| stats.entries_masked == 1)
+        .await;
     let masked = condition::<ClusterSPIFFEID>(&world.client, &younger, "Masked", "True").await;
     assert!(masked.message.contains(&older), "{}", masked.message);
     let uid = pod.uid().unwrap();
@@ -187,9 +262,15 @@ async fn of_equal_entries_the_oldest_objects_counts_and_the_others_say_whose_it_
     assert!(note.contains(&older), "{note}");
 
     world.delete_cluster_spiffe_id(&older).await;
-    world.cluster_spiffe_id_stats(&younger, |stats| stats.entries_to_set == 1).await;
-    let request = world.answer(&pod, &[("spiffe-operator.io/hint", "younger")]).await;
+    world
+        .cluster_spiffe_id_stats(&younger, |stats| stats.entries_to_set == 1)
+        .await;
+    let request = world
+        .answer(&pod, &[("spiffe-operator.io/hint", "younger")])
+        .await;
     assert_eq!(verdict(&request).type_, "Issued");
+    let note = world.event("default", &uid, "IdentityIssued").await;
+    assert!(note.contains(&world.usual_id()), "{note}");
 }
 
 #[tokio::test]
@@ -211,10 +292,17 @@ async fn static_entries_render_mask_and_fail_as_their_statuses_say() {
     .await;
     static_entry(&world, &broken, false, false, false).await;
     let stalled = condition::<ClusterStaticEntry>(&world.client, &broken, "Stalled", "True").await;
-    assert!(stalled.message.contains("other.test"), "{}", stalled.message);
+    assert!(
+        stalled.message.contains("other.test"),
+        "{}",
+        stalled.message
+    );
 
     let objects = Api::<ClusterStaticEntry>::all(world.client.clone());
-    objects.delete(&first, &DeleteParams::default()).await.unwrap();
+    objects
+        .delete(&first, &DeleteParams::default())
+        .await
+        .unwrap();
     static_entry(&world, &second, true, false, true).await;
 }
 
@@ -222,11 +310,9 @@ async fn static_entries_render_mask_and_fail_as_their_statuses_say() {
 async fn an_unknown_federated_trust_domain_is_named_and_costs_nothing_else() {
     let world = World::new().await;
     let changes = json!({ "federatesWith": ["elsewhere.test", "spiffe://other.test"] });
-    let name = world.apply_cluster_spiffe_id("web", changes.clone()).await;
-    let known = condition::<ClusterSPIFFEID>(
-        &world.client, &name, "FederationIncomplete", "True",
-    )
-    .await;
+    let name = apply_id(&world, "web", changes.clone()).await;
+    let known =
+        condition::<ClusterSPIFFEID>(&world.client, &name, "FederationIncomplete", "True").await;
     for domain in ["elsewhere.test", "other.test"] {
         assert!(known.message.contains(domain), "{}", known.message);
     }
@@ -244,33 +330,64 @@ async fn classes_namespaces_and_fallbacks_decide_who_is_served() {
     crate::support::service_account(&world.client, &ours, "workload").await;
     let selector = json!({ "matchLabels": { "team": world.class } });
     let other_class = json!({ "className": format!("{}-other", world.class) });
-    let foreign = world.apply_cluster_spiffe_id("foreign", other_class).await;
+    let foreign = apply_id(&world, "foreign", other_class).await;
+    let both = json!({ "matchExpressions": [{
+        "key": "kubernetes.io/metadata.name", "operator": "In", "values": [ours, world.namespace],
+    }]});
     let fallback = json!({
-        "fallback": true, "hint": "fallback",
+        "fallback": true, "hint": "fallback", "namespaceSelector": both,
         "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/fallback/{{ .PodMeta.Name }}",
     });
-    let fallback = world.apply_cluster_spiffe_id("fallback", fallback).await;
-    let node = world.node.name_any();
-    let inside = pod(&world.client, &ours, "web", &node, &[("app", "web")], json!({})).await;
+    let fallback = apply_id(&world, "fallback", fallback).await;
+    let inside = pod(
+        &world.client,
+        &ours,
+        "web",
+        &world.node.name_any(),
+        &[("app", "web")],
+        json!({ "serviceAccountName": "workload" }),
+    )
+    .await;
     world.pod("web", &[("app", "web")]).await;
-    world.cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == 2).await;
-    let main = world
-        .apply_cluster_spiffe_id("main", json!({ "namespaceSelector": selector }))
+    world
+        .cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == 2)
         .await;
+    let main = apply_id(&world, "main", json!({ "namespaceSelector": selector })).await;
     let status = world
         .cluster_spiffe_id_stats(&main, |stats| stats.entries_to_set == 1)
         .await;
-    assert_eq!((status.stats.namespaces_selected, status.stats.pods_selected), (1, 1));
+    assert_eq!(
+        (status.stats.namespaces_selected, status.stats.pods_selected),
+        (1, 1)
+    );
     let status = world
         .cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == 1)
         .await;
-    assert_eq!(status.stats.pods_selected, 2, "those left to others count too");
+    assert_eq!(
+        status.stats.pods_selected, 2,
+        "those left to others count too"
+    );
     let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
     let untouched = objects.get(&foreign).await.unwrap();
-    assert_eq!(untouched.status, None, "another class's object gets no status");
+    assert_eq!(
+        untouched.status, None,
+        "another class's object gets no status"
+    );
     let uid = inside.uid().unwrap();
     let note = world.event(&ours, &uid, "IdentityRemoved").await;
     assert!(note.contains("Superseded"), "{note}");
+
+    let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(world.client.clone());
+    for (team, of_main, of_fallback) in [("nobody", 0, 2), (world.class.as_str(), 1, 1)] {
+        let labels = json!({ "metadata": { "labels": { "team": team } } });
+        merge_patch(&namespaces, &ours, labels).await;
+        world
+            .cluster_spiffe_id_stats(&main, |stats| stats.entries_to_set == of_main)
+            .await;
+        world
+            .cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == of_fallback)
+            .await;
+    }
 
     world
         .apply_trust_domain(json!({ "ignoreNamespaces": [format!("^{ours}$")] }))
@@ -278,7 +395,13 @@ async fn classes_namespaces_and_fallbacks_decide_who_is_served() {
     let status = world
         .cluster_spiffe_id_stats(&main, |stats| stats.entries_to_set == 0)
         .await;
-    assert_eq!((status.stats.namespaces_selected, status.stats.namespaces_ignored), (1, 1));
+    assert_eq!(
+        (
+            status.stats.namespaces_selected,
+            status.stats.namespaces_ignored
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -288,7 +411,7 @@ async fn services_give_their_pods_dns_names() {
         "autoPopulateDNSNames": true,
         "dnsNameTemplates": ["first.example", "{{ .PodMeta.Name }}.pods"],
     });
-    world.apply_cluster_spiffe_id("web", changes).await;
+    apply_id(&world, "web", changes).await;
     let pod = world.pod("web", &[("app", "web")]).await;
     let ns = world.namespace.clone();
     let slice = |service: &str| {
@@ -343,7 +466,9 @@ async fn services_give_their_pods_dns_names() {
             b.sort();
             a == b && found.first().is_some_and(|name| name == "first.example")
         };
-        same(&found, &expected).then_some(()).ok_or(format!("{found:?}"))
+        same(&found, &expected)
+            .then_some(())
+            .ok_or(format!("{found:?}"))
     })
     .await;
 }
@@ -351,26 +476,38 @@ async fn services_give_their_pods_dns_names() {
 #[tokio::test]
 async fn a_pod_loses_its_identity_when_it_has_ended_or_is_no_longer_matched() {
     let world = World::new().await;
-    let name = world.apply_cluster_spiffe_id("web", json!({})).await;
+    let name = apply_id(&world, "web", json!({})).await;
     let pods = Api::<Pod>::namespaced(world.client.clone(), &world.namespace);
     let kept = world.pod("kept", &[("app", "web")]).await;
     let relabelled = world.pod("relabelled", &[("app", "web")]).await;
     world.pod("finished", &[("app", "web")]).await;
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 3).await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 3)
+        .await;
 
     let ended = json!({ "status": { "phase": "Succeeded" } });
     pods.patch_status("finished", &PatchParams::default(), &Patch::Merge(ended))
         .await
         .unwrap();
-    merge_patch(&pods, "relabelled", json!({ "metadata": { "labels": { "app": "db" } } })).await;
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1).await;
+    merge_patch(
+        &pods,
+        "relabelled",
+        json!({ "metadata": { "labels": { "app": "db" } } }),
+    )
+    .await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1)
+        .await;
     let uid = relabelled.uid().unwrap();
     let note = world.event(&world.namespace, &uid, "IdentityRemoved").await;
     assert!(note.contains("NotSelected"), "{note}");
 
     // A node that goes takes no identity along.
     let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(world.client.clone());
-    nodes.delete(&world.node.name_any(), &DeleteParams::default()).await.unwrap();
+    nodes
+        .delete(&world.node.name_any(), &DeleteParams::default())
+        .await
+        .unwrap();
     let now = DeleteParams::default().grace_period(0);
     pods.delete("finished", &now).await.unwrap();
     let status = world
@@ -378,5 +515,103 @@ async fn a_pod_loses_its_identity_when_it_has_ended_or_is_no_longer_matched() {
         .await;
     assert_eq!(status.stats.entries_to_set, 1);
     pods.delete(&kept.name_any(), &now).await.unwrap();
-    world.cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 0).await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 0)
+        .await;
+}
+
+#[tokio::test]
+async fn an_object_that_is_served_no_more_says_so_once() {
+    let world = World::new().await;
+    let moved = apply_id(&world, "moved", json!({})).await;
+    let left = apply_id(&world, "left", json!({})).await;
+    for name in [&moved, &left] {
+        condition::<ClusterSPIFFEID>(&world.client, name, "Ready", "True").await;
+    }
+    let elsewhere = json!({ "className": format!("{}-elsewhere", world.class) });
+    apply_id(&world, "moved", elsewhere).await;
+    let ready = condition::<ClusterSPIFFEID>(&world.client, &moved, "Ready", "False").await;
+    assert_eq!(ready.reason, "NotServed");
+    let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
+    let status = objects.get(&moved).await.unwrap().status.unwrap();
+    assert_eq!(status.stats, ClusterSpiffeIdStats::default());
+
+    let trust_domains = Api::<TrustDomain>::all(world.client.clone());
+    let parameters = DeleteParams::default();
+    trust_domains
+        .delete(&world.class, &parameters)
+        .await
+        .unwrap();
+    let ready = condition::<ClusterSPIFFEID>(&world.client, &left, "Ready", "False").await;
+    assert_eq!(ready.reason, "NotServed");
+    world.apply_trust_domain(json!({})).await;
+    condition::<ClusterSPIFFEID>(&world.client, &left, "Ready", "True").await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_entry_a_static_one_declares_already_gets_its_certificate_by_that() {
+    let world = World::new().await;
+    let pod = world.pod("web", &[("app", "web")]).await;
+    let node = world.node.uid().unwrap();
+    let declared = json!({
+        "spiffeID": world.usual_id(),
+        "parentID": format!(
+            "spiffe://{}/spire/agent/k8s_psat/default/{node}", world.trust_domain
+        ),
+        "selectors": [format!("k8s:pod-uid:{}", pod.uid().unwrap())],
+        "dnsNames": ["static.example"],
+    });
+    let entry = apply_static_entry(&world, declared).await;
+    static_entry(&world, &entry, true, false, true).await;
+    world.a_second_later().await;
+    let name = apply_id(&world, "web", json!({})).await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_masked == 1)
+        .await;
+    let chain = world.verified_chain(&world.answer(&pod, &[]).await).await;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    let names = leaf.subject_alternative_name().unwrap().unwrap().value;
+    assert!(format!("{names:?}").contains("static.example"), "{names:?}");
+    let metric = |what: &str| {
+        format!(
+            "spiffe_operator_{what}{{trust_domain=\"{}\",kind=\"ClusterSPIFFEID\",name=\"{name}\"}}",
+            world.trust_domain
+        )
+    };
+    let operator = crate::support::shared_operator().await;
+    wait_until("the metric of masked entries", SOON, || async {
+        let found = operator.metric(&metric("masked_entries")).await;
+        (found == Some(1.0))
+            .then_some(())
+            .ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+    assert_eq!(operator.metric(&metric("object_entries")).await, Some(0.0));
+}
+
+#[tokio::test]
+async fn a_new_leader_tells_what_was_wrong_before() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let first = World::operator(&own).await;
+    world.apply_trust_domain(json!({})).await;
+    let template = "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Labels.none }}";
+    apply_id(&world, "web", json!({ "spiffeIDTemplate": template })).await;
+    let uid = world.pod("web", &[("app", "web")]).await.uid().unwrap();
+    world.event(&world.namespace, &uid, "InvalidSPIFFEID").await;
+    let second = World::operator(&own).await;
+    second.ready().await;
+
+    let events = Api::<Event>::namespaced(world.client.clone(), &world.namespace);
+    first.signal("KILL");
+    first.ended(SOON).await;
+    let all = ListParams::default();
+    events
+        .delete_collection(&DeleteParams::default(), &all)
+        .await
+        .unwrap();
+    release_lease(&world.client).await;
+    second.leads().await;
+    let note = world.event(&world.namespace, &uid, "InvalidSPIFFEID").await;
+    assert!(note.contains("<no value>"), "{note}");
 }
