@@ -1,13 +1,14 @@
 //! Specs that admission cannot refuse: the object says what is wrong, and the last good spec stays
 //! in force, also for an operator that is started anew.
 
-use kube::Api;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use spiffe_operator::api::ClusterSPIFFEID;
 
 use crate::support::{
     ControlPlane, Options, SOON, World, condition_that, control_plane, release_lease,
-    shared_operator,
+    shared_operator, unique, wait_until,
 };
 
 #[tokio::test]
@@ -84,4 +85,116 @@ async fn is_stalled(world: &World, name: &str) -> String {
         condition.type_ == "Stalled" && condition.observed_generation == generation
     });
     stalled.await.message
+}
+
+#[tokio::test]
+async fn a_template_that_never_was_good_registers_nobody_and_says_where_it_is_wrong() {
+    let world = World::new().await;
+    for (template, position) in [
+        (
+            "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Nme }}",
+            "line 1, column",
+        ),
+        ("https://{{ .TrustDomain }}/{{ .PodMeta.Name }}", "https://"),
+    ] {
+        let broken = json!({ "spiffeIDTemplate": template });
+        let id = world
+            .apply_cluster_spiffe_id(&unique("broken"), broken)
+            .await;
+        let stalled = is_stalled(&world, &id).await;
+        assert!(stalled.contains(position), "{stalled}");
+        assert!(stalled.contains("no entries are made"), "{stalled}");
+        let pod = world.pod(&unique("web"), &[("app", "web")]).await;
+        let request = world.request(&pod, &[]).await;
+        let uid = pod.uid().unwrap();
+        world.event(&world.namespace, &uid, "NotRegistered").await;
+        world.entries_are(0).await;
+        let status = world.kubelet.read(&request).await.status;
+        let conditions = status.unwrap_or_default().conditions.unwrap_or_default();
+        assert!(conditions.is_empty(), "{conditions:?}");
+        world.delete_cluster_spiffe_id(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn an_operator_started_anew_gives_pods_the_identity_they_had() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let first = World::operator(&own).await;
+    world.apply_trust_domain(json!({})).await;
+    world.trust_domain_condition("Ready", "True").await;
+    // Older, so that it would be chosen if it were in force.
+    let fallback = json!({
+        "fallback": true,
+        "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/fallback",
+    });
+    world.apply_cluster_spiffe_id("fallback", fallback).await;
+    let pod = world.pod("web", &[("app", "web")]).await;
+    let id = async || {
+        let chain = world.verified_chain(&world.answer(&pod, &[]).await).await;
+        spiffe_id(&chain[0])
+    };
+    assert_eq!(
+        id().await,
+        format!("spiffe://{}/fallback", world.trust_domain)
+    );
+
+    // Only a standby sees the good spec before it is broken.
+    first.signal("KILL");
+    first.ended(SOON).await;
+    let second = World::operator(&own).await;
+    let good = "spiffe://{{ .TrustDomain }}/kept/{{ .PodMeta.Name }}{{ .PodMeta.GenerateName }}";
+    let name = world
+        .apply_cluster_spiffe_id("main", json!({ "spiffeIDTemplate": good }))
+        .await;
+    let kept = format!("spiffe://{}/kept/web", world.trust_domain);
+    wait_until("the entry of main", SOON, || async {
+        let id = id().await;
+        (id == kept).then_some(()).ok_or(id)
+    })
+    .await;
+    let foreign = json!({ "spiffeIDTemplate": "spiffe://elsewhere.test/{{ .PodMeta.Name }}" });
+    world.apply_cluster_spiffe_id("main", foreign).await;
+    release_lease(&world.client).await;
+    second.leads().await;
+    let stalled = is_stalled(&world, &name).await;
+    assert!(stalled.contains("spiffe://elsewhere.test/…"), "{stalled}");
+    assert!(stalled.contains("stays in force"), "{stalled}");
+    assert_eq!(id().await, kept);
+
+    let config_maps = Api::<ConfigMap>::namespaced(world.client.clone(), "spiffe-system");
+    let copy = format!("{name}.clusterspiffeid.last-good");
+    wait_until("the copy of the good spec", SOON, || async {
+        let copy = config_maps.get(&copy).await;
+        copy.map_err(|error| error.to_string())
+    })
+    .await;
+    second.signal("KILL");
+    second.ended(SOON).await;
+    // Asked while nobody is there, so that it is answered as early as can be.
+    let requests = [
+        world.request(&pod, &[]).await,
+        world.request(&pod, &[]).await,
+    ];
+    let _third = World::operator(&own).await;
+    for request in requests {
+        let answer = world.kubelet.answer(&request).await;
+        let chain = world.verified_chain(&answer).await;
+        assert_eq!(spiffe_id(&chain[0]), kept);
+    }
+}
+
+/// The URI of a certificate.
+fn spiffe_id(certificate: &[u8]) -> String {
+    let (_, leaf) = x509_parser::parse_x509_certificate(certificate).unwrap();
+    let names = leaf.subject_alternative_name().unwrap().unwrap();
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+    uris.next().unwrap()
 }

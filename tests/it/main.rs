@@ -16,6 +16,7 @@ mod bundles;
 mod command_line;
 mod conflicts;
 mod demo;
+mod drop_in;
 mod end_to_end;
 mod end_to_end_devcluster;
 mod endpoints;

@@ -2,13 +2,17 @@
 //! statuses and events say of it.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry};
+use spiffe_operator::api::{
+    ClusterSPIFFEID, ClusterSpiffeIdStats, ClusterStaticEntry, TrustDomain,
+};
 
 use crate::support::{
-    SOON, World, apply, condition, merge_patch, namespace, pod, unique, verdict, wait_until,
+    ControlPlane, Options, SOON, World, apply, condition, merge_patch, namespace, pod,
+    release_lease, unique, verdict, wait_until,
 };
 
 async fn apply_static_entry(world: &World, changes: Value) -> String {
@@ -45,13 +49,24 @@ async fn static_entry(world: &World, name: &str, rendered: bool, masked: bool, s
     .await;
 }
 
+/// Applies a ClusterSPIFFEID that selects pods of the test's own namespace only, unless changed.
+async fn apply_id(world: &World, name: &str, changes: Value) -> String {
+    let mut all = json!({
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": world.namespace } },
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    world.apply_cluster_spiffe_id(name, all).await
+}
+
 #[tokio::test]
 async fn the_first_status_says_that_work_is_under_way() {
     let world = World::new().await;
     let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
     let parameters = kube::runtime::watcher::Config::default();
     let mut seen = Box::pin(kube::runtime::watcher(objects, parameters));
-    let name = world.apply_cluster_spiffe_id("web", json!({})).await;
+    let name = apply_id(&world, "web", json!({})).await;
     let mut statuses = Vec::new();
     let settled = tokio::time::timeout(SOON, async {
         use futures::StreamExt;
@@ -87,8 +102,7 @@ async fn the_first_status_says_that_work_is_under_way() {
 #[tokio::test]
 async fn pods_that_fail_are_named_and_all_others_are_served() {
     let world = World::new().await;
-    let name = world
-        .apply_cluster_spiffe_id(
+    let name = apply_id(&world,
             "web",
             json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ index .PodMeta.Annotations \"role\" }}" }),
         )
@@ -131,6 +145,14 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
     condition::<ClusterSPIFFEID>(&world.client, &name, "Ready", "True").await;
     world.verified_chain(&world.answer(&good, &[]).await).await;
 
+    let metric = format!(
+        "spiffe_operator_render_failures\
+         {{trust_domain=\"{}\",kind=\"ClusterSPIFFEID\",name=\"{name}\"}}",
+        world.trust_domain
+    );
+    let operator = crate::support::shared_operator().await;
+    assert_eq!(operator.metric(&metric).await, Some(12.0));
+
     let uid = failing[0].uid().unwrap();
     let note = world.event(&world.namespace, &uid, "InvalidSPIFFEID").await;
     assert!(note.contains("/a role") && note.contains(&name), "{note}");
@@ -155,12 +177,12 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
 async fn what_a_template_may_not_render_is_named_with_what_it_rendered() {
     let world = World::new().await;
     let pod = world.pod("web", &[("app", "web")]).await;
-    let long = format!("{}.example", "a".repeat(250));
+    let long = format!("{}web", "a".repeat(250));
     for (changes, reason, rendered) in [
         (
-            json!({ "spiffeIDTemplate": "spiffe://other.test/{{ .PodMeta.Name }}" }),
-            "InvalidSPIFFEID",
-            "spiffe://other.test/web",
+            json!({ "spiffeIDTemplate": "spiffe://{{ .PodMeta.Name }}.test/x" }),
+            "ForeignTrustDomain",
+            "spiffe://web.test/x",
         ),
         (
             json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Labels.none }}" }),
@@ -168,7 +190,7 @@ async fn what_a_template_may_not_render_is_named_with_what_it_rendered() {
             "<no value>",
         ),
         (
-            json!({ "dnsNameTemplates": [long] }),
+            json!({ "dnsNameTemplates": [format!("{}{{{{ .PodMeta.Name }}}}", "a".repeat(250))] }),
             "InvalidDNSName",
             long.as_str(),
         ),
@@ -183,22 +205,33 @@ async fn what_a_template_may_not_render_is_named_with_what_it_rendered() {
             "k8sweb",
         ),
     ] {
-        let name = unique("bad");
-        let name = world.apply_cluster_spiffe_id(&name, changes).await;
+        let name = apply_id(&world, &unique("bad"), changes).await;
         let status = world
-            .cluster_spiffe_id_stats(&name, |stats| stats.pod_entry_render_failures == 1)
+            .cluster_spiffe_id_stats(&name, |stats| {
+                stats.pod_entry_render_failures + stats.entry_failures == 1
+            })
             .await;
         let message = &status.failing_pods[0].message;
         assert!(message.contains(rendered), "{message}");
+        let ready = condition::<ClusterSPIFFEID>(&world.client, &name, "Ready", "False").await;
+        assert_eq!(ready.reason, "AllPodsFail");
         let uid = pod.uid().unwrap();
-        let note = world.event(&world.namespace, &uid, reason).await;
-        assert!(note.contains(rendered), "{note}");
+        let what = format!("an event with {rendered}");
+        wait_until(&what, SOON, || async {
+            let notes = world.event_notes(&world.namespace, &uid, reason).await;
+            let is_told = notes.iter().any(|note| note.contains(rendered));
+            is_told.then_some(()).ok_or_else(|| format!("{notes:?}"))
+        })
+        .await;
         world.delete_cluster_spiffe_id(&name).await;
     }
     // Upper case and underscores pass, as upstream.
-    let name = world
-        .apply_cluster_spiffe_id("ok", json!({ "dnsNameTemplates": ["My_Service.Example"] }))
-        .await;
+    let name = apply_id(
+        &world,
+        "ok",
+        json!({ "dnsNameTemplates": ["My_Service.Example"] }),
+    )
+    .await;
     world
         .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 1)
         .await;
@@ -208,13 +241,9 @@ async fn what_a_template_may_not_render_is_named_with_what_it_rendered() {
 #[tokio::test]
 async fn of_equal_entries_the_oldest_objects_counts_and_the_others_say_whose_it_is() {
     let world = World::new().await;
-    let older = world
-        .apply_cluster_spiffe_id("older", json!({ "hint": "older" }))
-        .await;
+    let older = apply_id(&world, "older", json!({ "hint": "older" })).await;
     world.a_second_later().await;
-    let younger = world
-        .apply_cluster_spiffe_id("younger", json!({ "hint": "younger" }))
-        .await;
+    let younger = apply_id(&world, "younger", json!({ "hint": "younger" })).await;
     let pod = world.pod("web", &[("app", "web")]).await;
     world
         .cluster_spiffe_id_stats(&older, |stats| stats.entries_to_set == 1)
@@ -240,6 +269,8 @@ async fn of_equal_entries_the_oldest_objects_counts_and_the_others_say_whose_it_
         .answer(&pod, &[("spiffe-operator.io/hint", "younger")])
         .await;
     assert_eq!(verdict(&request).type_, "Issued");
+    let note = world.event("default", &uid, "IdentityIssued").await;
+    assert!(note.contains(&world.usual_id()), "{note}");
 }
 
 #[tokio::test]
@@ -279,7 +310,7 @@ async fn static_entries_render_mask_and_fail_as_their_statuses_say() {
 async fn an_unknown_federated_trust_domain_is_named_and_costs_nothing_else() {
     let world = World::new().await;
     let changes = json!({ "federatesWith": ["elsewhere.test", "spiffe://other.test"] });
-    let name = world.apply_cluster_spiffe_id("web", changes.clone()).await;
+    let name = apply_id(&world, "web", changes.clone()).await;
     let known =
         condition::<ClusterSPIFFEID>(&world.client, &name, "FederationIncomplete", "True").await;
     for domain in ["elsewhere.test", "other.test"] {
@@ -299,29 +330,29 @@ async fn classes_namespaces_and_fallbacks_decide_who_is_served() {
     crate::support::service_account(&world.client, &ours, "workload").await;
     let selector = json!({ "matchLabels": { "team": world.class } });
     let other_class = json!({ "className": format!("{}-other", world.class) });
-    let foreign = world.apply_cluster_spiffe_id("foreign", other_class).await;
+    let foreign = apply_id(&world, "foreign", other_class).await;
+    let both = json!({ "matchExpressions": [{
+        "key": "kubernetes.io/metadata.name", "operator": "In", "values": [ours, world.namespace],
+    }]});
     let fallback = json!({
-        "fallback": true, "hint": "fallback",
+        "fallback": true, "hint": "fallback", "namespaceSelector": both,
         "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/fallback/{{ .PodMeta.Name }}",
     });
-    let fallback = world.apply_cluster_spiffe_id("fallback", fallback).await;
-    let node = world.node.name_any();
+    let fallback = apply_id(&world, "fallback", fallback).await;
     let inside = pod(
         &world.client,
         &ours,
         "web",
-        &node,
+        &world.node.name_any(),
         &[("app", "web")],
-        json!({}),
+        json!({ "serviceAccountName": "workload" }),
     )
     .await;
     world.pod("web", &[("app", "web")]).await;
     world
         .cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == 2)
         .await;
-    let main = world
-        .apply_cluster_spiffe_id("main", json!({ "namespaceSelector": selector }))
-        .await;
+    let main = apply_id(&world, "main", json!({ "namespaceSelector": selector })).await;
     let status = world
         .cluster_spiffe_id_stats(&main, |stats| stats.entries_to_set == 1)
         .await;
@@ -346,6 +377,18 @@ async fn classes_namespaces_and_fallbacks_decide_who_is_served() {
     let note = world.event(&ours, &uid, "IdentityRemoved").await;
     assert!(note.contains("Superseded"), "{note}");
 
+    let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(world.client.clone());
+    for (team, of_main, of_fallback) in [("nobody", 0, 2), (world.class.as_str(), 1, 1)] {
+        let labels = json!({ "metadata": { "labels": { "team": team } } });
+        merge_patch(&namespaces, &ours, labels).await;
+        world
+            .cluster_spiffe_id_stats(&main, |stats| stats.entries_to_set == of_main)
+            .await;
+        world
+            .cluster_spiffe_id_stats(&fallback, |stats| stats.entries_to_set == of_fallback)
+            .await;
+    }
+
     world
         .apply_trust_domain(json!({ "ignoreNamespaces": [format!("^{ours}$")] }))
         .await;
@@ -368,7 +411,7 @@ async fn services_give_their_pods_dns_names() {
         "autoPopulateDNSNames": true,
         "dnsNameTemplates": ["first.example", "{{ .PodMeta.Name }}.pods"],
     });
-    world.apply_cluster_spiffe_id("web", changes).await;
+    apply_id(&world, "web", changes).await;
     let pod = world.pod("web", &[("app", "web")]).await;
     let ns = world.namespace.clone();
     let slice = |service: &str| {
@@ -433,7 +476,7 @@ async fn services_give_their_pods_dns_names() {
 #[tokio::test]
 async fn a_pod_loses_its_identity_when_it_has_ended_or_is_no_longer_matched() {
     let world = World::new().await;
-    let name = world.apply_cluster_spiffe_id("web", json!({})).await;
+    let name = apply_id(&world, "web", json!({})).await;
     let pods = Api::<Pod>::namespaced(world.client.clone(), &world.namespace);
     let kept = world.pod("kept", &[("app", "web")]).await;
     let relabelled = world.pod("relabelled", &[("app", "web")]).await;
@@ -475,4 +518,100 @@ async fn a_pod_loses_its_identity_when_it_has_ended_or_is_no_longer_matched() {
     world
         .cluster_spiffe_id_stats(&name, |stats| stats.entries_to_set == 0)
         .await;
+}
+
+#[tokio::test]
+async fn an_object_that_is_served_no_more_says_so_once() {
+    let world = World::new().await;
+    let moved = apply_id(&world, "moved", json!({})).await;
+    let left = apply_id(&world, "left", json!({})).await;
+    for name in [&moved, &left] {
+        condition::<ClusterSPIFFEID>(&world.client, name, "Ready", "True").await;
+    }
+    let elsewhere = json!({ "className": format!("{}-elsewhere", world.class) });
+    apply_id(&world, "moved", elsewhere).await;
+    let ready = condition::<ClusterSPIFFEID>(&world.client, &moved, "Ready", "False").await;
+    assert_eq!(ready.reason, "NotServed");
+    let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
+    let status = objects.get(&moved).await.unwrap().status.unwrap();
+    assert_eq!(status.stats, ClusterSpiffeIdStats::default());
+
+    let trust_domains = Api::<TrustDomain>::all(world.client.clone());
+    let parameters = DeleteParams::default();
+    trust_domains
+        .delete(&world.class, &parameters)
+        .await
+        .unwrap();
+    let ready = condition::<ClusterSPIFFEID>(&world.client, &left, "Ready", "False").await;
+    assert_eq!(ready.reason, "NotServed");
+    world.apply_trust_domain(json!({})).await;
+    condition::<ClusterSPIFFEID>(&world.client, &left, "Ready", "True").await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_entry_a_static_one_declares_already_gets_its_certificate_by_that() {
+    let world = World::new().await;
+    let pod = world.pod("web", &[("app", "web")]).await;
+    let node = world.node.uid().unwrap();
+    let declared = json!({
+        "spiffeID": world.usual_id(),
+        "parentID": format!(
+            "spiffe://{}/spire/agent/k8s_psat/default/{node}", world.trust_domain
+        ),
+        "selectors": [format!("k8s:pod-uid:{}", pod.uid().unwrap())],
+        "dnsNames": ["static.example"],
+    });
+    let entry = apply_static_entry(&world, declared).await;
+    static_entry(&world, &entry, true, false, true).await;
+    world.a_second_later().await;
+    let name = apply_id(&world, "web", json!({})).await;
+    world
+        .cluster_spiffe_id_stats(&name, |stats| stats.entries_masked == 1)
+        .await;
+    let chain = world.verified_chain(&world.answer(&pod, &[]).await).await;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    let names = leaf.subject_alternative_name().unwrap().unwrap().value;
+    assert!(format!("{names:?}").contains("static.example"), "{names:?}");
+    let metric = |what: &str| {
+        format!(
+            "spiffe_operator_{what}{{trust_domain=\"{}\",kind=\"ClusterSPIFFEID\",name=\"{name}\"}}",
+            world.trust_domain
+        )
+    };
+    let operator = crate::support::shared_operator().await;
+    wait_until("the metric of masked entries", SOON, || async {
+        let found = operator.metric(&metric("masked_entries")).await;
+        (found == Some(1.0))
+            .then_some(())
+            .ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+    assert_eq!(operator.metric(&metric("object_entries")).await, Some(0.0));
+}
+
+#[tokio::test]
+async fn a_new_leader_tells_what_was_wrong_before() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let first = World::operator(&own).await;
+    world.apply_trust_domain(json!({})).await;
+    let template = "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Labels.none }}";
+    apply_id(&world, "web", json!({ "spiffeIDTemplate": template })).await;
+    let uid = world.pod("web", &[("app", "web")]).await.uid().unwrap();
+    world.event(&world.namespace, &uid, "InvalidSPIFFEID").await;
+    let second = World::operator(&own).await;
+    second.ready().await;
+
+    let events = Api::<Event>::namespaced(world.client.clone(), &world.namespace);
+    first.signal("KILL");
+    first.ended(SOON).await;
+    let all = ListParams::default();
+    events
+        .delete_collection(&DeleteParams::default(), &all)
+        .await
+        .unwrap();
+    release_lease(&world.client).await;
+    second.leads().await;
+    let note = world.event(&world.namespace, &uid, "InvalidSPIFFEID").await;
+    assert!(note.contains("<no value>"), "{note}");
 }

@@ -73,19 +73,13 @@ pub(super) fn what_is_missing(
     objects: &Objects,
     domain: &Domain,
 ) -> String {
-    let names = |names: Vec<&str>| names.join(", ");
-    let missing = if !unlisted.is_empty() {
-        let lists = names(unlisted.iter().copied().map(List::as_str).collect());
-        format!("not listed yet: {lists}")
-    } else {
-        let unsought = objects.unsought(&domain.registry);
-        if unsought.is_empty() {
-            "pods are being evaluated".to_owned()
-        } else {
-            let objects = unsought.iter().map(|(object, _)| &*object.name);
-            let objects = names(objects.collect());
-            format!("last good specs not looked for yet: {objects}")
-        }
+    let unsought = objects.unsought(&domain.registry);
+    let lists: Vec<_> = unlisted.iter().copied().map(List::as_str).collect();
+    let names: Vec<_> = unsought.iter().map(|(object, _)| &*object.name).collect();
+    let missing = match (lists.as_slice(), names.as_slice()) {
+        ([], []) => "pods are being evaluated".to_owned(),
+        ([], names) => format!("last good specs not looked for yet: {}", names.join(", ")),
+        (lists, _) => format!("not listed yet: {}", lists.join(", ")),
     };
     format!("the operator is starting: it has not seen all of the cluster yet ({missing})")
 }

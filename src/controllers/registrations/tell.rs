@@ -15,8 +15,8 @@ pub(super) async fn changes(context: Context, mut changes: Receiver<DomainChange
     let mut leadership = context.leadership.clone();
     loop {
         tokio::select! {
-            changed = leadership.changed() => {
-                if changed.is_err() {
+            turn = leadership.changed() => {
+                if turn.is_err() {
                     return;
                 }
                 if *leadership.borrow_and_update() {

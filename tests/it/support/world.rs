@@ -297,6 +297,22 @@ impl World {
         condition::<TrustDomain>(&self.client, &self.class, kind, status).await
     }
 
+    /// The notes of all events with `reason` on the object with `uid`.
+    pub(crate) async fn event_notes(
+        &self,
+        namespace: &str,
+        uid: &str,
+        reason: &str,
+    ) -> Vec<String> {
+        let events = Api::<Event>::namespaced(self.client.clone(), namespace);
+        let events = events.list(&ListParams::default()).await.unwrap().items;
+        let of_object = events.into_iter().filter(|event| {
+            let regarding = event.regarding.as_ref().and_then(|it| it.uid.as_deref());
+            regarding == Some(uid) && event.reason.as_deref() == Some(reason)
+        });
+        of_object.filter_map(|event| event.note).collect()
+    }
+
     /// Waits for an event with `reason` on the object with `uid`, and gives its note.
     pub(crate) async fn event(&self, namespace: &str, uid: &str, reason: &str) -> String {
         let events = Api::<Event>::namespaced(self.client.clone(), namespace);
