@@ -151,9 +151,7 @@ pub const CLUSTER: &[Grant] = &[
         "Publish the roots of each trust domain to pods.",
         "certificates.k8s.io",
         &["clustertrustbundles"],
-        &[
-            "get", "list", "watch", "create", "update", "patch", "delete",
-        ],
+        &["get", "list", "watch", "create", "update", "delete"],
     ),
     Grant::new(
         "Keep a copy of the bundle in the namespaces that a trust domain selects.",

@@ -194,10 +194,8 @@ async fn nothing_is_signed_under_a_signer_name_whose_bundle_is_somebody_elses() 
         .event(&world.namespace, &uid, "AuthorityNotReady")
         .await;
     let bundles = Api::<ClusterTrustBundle>::all(world.client.clone());
-    assert!(
-        bundles.get_opt(&old).await.unwrap().is_none(),
-        "the old one goes"
-    );
+    // What pods trust now stays for as long as nothing takes its place.
+    bundles.get(&old).await.unwrap();
 
     bundles
         .delete(&bundle, &DeleteParams::default())
@@ -211,6 +209,12 @@ async fn nothing_is_signed_under_a_signer_name_whose_bundle_is_somebody_elses() 
         verdict(&answer).message
     );
     world.trust_domain_condition("Ready", "True").await;
+    wait_until("the old bundle to go", SOON, || async {
+        let found = bundles.get_opt(&old).await;
+        let found = found.map_err(|error| error.to_string())?;
+        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -270,4 +274,26 @@ async fn what_goes_with_a_trust_domain_that_is_deleted_does_not_come_back() {
     );
     let done = json!({ "metadata": { "finalizers": null } });
     merge_patch(&objects, &world.class, done).await;
+}
+
+#[tokio::test]
+async fn copies_of_good_specs_that_cannot_be_written_hold_up_nothing() {
+    let (_own, world, proxy, _operator) = world().await;
+    proxy.fail_only("/namespaces/spiffe-system/configmaps", Fault::Status(403));
+    world.apply_trust_domain(json!({})).await;
+    world.trust_domain_condition("Ready", "True").await;
+    world.apply_cluster_spiffe_id("web", json!({})).await;
+    world.issue().await;
+
+    proxy.fail(Fault::None);
+    let kept = Api::<ConfigMap>::namespaced(world.client.clone(), "spiffe-system");
+    wait_until("the spec to be kept", SOON, || async {
+        let name = format!("{}.trustdomain.last-good", world.class);
+        let found = kept
+            .get_opt(&name)
+            .await
+            .map_err(|error| error.to_string())?;
+        found.ok_or_else(|| "none".to_owned())
+    })
+    .await;
 }

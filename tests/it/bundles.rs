@@ -49,6 +49,7 @@ async fn the_cluster_trust_bundle_is_labelled_and_restored_whatever_befalls_it()
     let foreign = crate::support::ca("foreign").pem();
     let is_good = |found: &ClusterTrustBundle| {
         found.spec == good.spec
+            && found.annotations() == good.annotations()
             && good
                 .labels()
                 .iter()
@@ -59,6 +60,7 @@ async fn the_cluster_trust_bundle_is_labelled_and_restored_whatever_befalls_it()
         json!({ "spec": { "trustBundle": good.spec.trust_bundle.clone() + &foreign } }),
         json!({ "metadata": { "labels": { "k8s.spiffe.io/peer-trust-domain": "other.test" } } }),
         json!({ "metadata": { "labels": null } }),
+        json!({ "metadata": { "annotations": { "spiffe-operator.io/bundle-sequence": "999" } } }),
     ] {
         merge_patch(&bundles, &name, change).await;
         object_that(&bundles, &name, is_good).await;

@@ -165,6 +165,8 @@ async fn an_older_one_that_takes_a_signer_name_signs_only_once_the_bundle_is_its
         "className": unique("class"),
         "authority": { "selfSigned": {} },
     });
+    // While it is not in conflict it is served, and of the same second that would count.
+    world.a_second_later().await;
     let younger = apply_younger(&world, spec).await;
     condition_that::<TrustDomain>(&world.client, &younger, "Ready", |condition| {
         condition.type_ == "Ready" && condition.status == "True"

@@ -71,16 +71,23 @@ pub(super) fn published_roots(
         .unwrap_or_default()
 }
 
-/// The edition in the published ClusterTrustBundle of `settings`, if that is ours.
-pub(super) fn published_edition(
-    watched: &Watched<ClusterTrustBundle>,
-    settings: &DomainSettings,
+/// The later edition that `published` holds: it is ours, and has roots that `bundle`, of the edition
+/// `own`, lacks. Annotations alone make nothing later, for they can be edited by mistake.
+pub(super) fn later_edition(
+    published: &ClusterTrustBundle,
     owner: &OwnerReference,
+    own: &Edition,
+    bundle: &Bundle,
 ) -> Option<Edition> {
-    let name = cluster_trust_bundle_name(&settings.signer_name);
-    let object = watched.cache.get("", &name)?;
-    let is_ours = ownership(&object.metadata, owner) == Ownership::Ours;
-    edition(&object.metadata).filter(|_| is_ours)
+    if ownership(&published.metadata, owner) == Ownership::Foreign {
+        return None;
+    }
+    let edition = edition(&published.metadata).filter(|edition| !own.may_replace(edition))?;
+    let pem = published.spec.trust_bundle.as_bytes();
+    let roots = Bundle::from_pem(bundle.trust_domain().clone(), pem).ok()?;
+    let own: BTreeSet<_> = bundle.fingerprints().collect();
+    let has_more = roots.fingerprints().any(|root| !own.contains(&root));
+    has_more.then_some(edition)
 }
 
 /// What is to be published, and for whom.
@@ -135,10 +142,8 @@ impl Publication<'_> {
             call(bundles.create(&PostParams::default(), desired)).await?;
             return Ok(Outcome::Published);
         };
-        let published = edition(&existing.metadata);
-        let is_ours = ownership(&existing.metadata, self.owner) == Ownership::Ours;
-        if let Some(published) = published.filter(|it| is_ours && !self.edition.may_replace(it)) {
-            return Ok(Outcome::Ahead(published.sequence));
+        if let Some(later) = later_edition(&existing, self.owner, self.edition, self.bundle) {
+            return Ok(Outcome::Ahead(later.sequence));
         }
         self.correct(bundles, existing, desired, |existing| {
             let drifted = existing.spec.trust_bundle != desired.spec.trust_bundle;

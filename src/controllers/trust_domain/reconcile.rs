@@ -1,5 +1,6 @@
 //! One reconcile of a TrustDomain: a table of contents.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::api::{Api, PostParams};
@@ -24,6 +25,8 @@ use crate::spiffe::BundleError;
 pub(super) enum Reconciliation {
     /// There is more to do at once.
     Again,
+    /// Somebody wrote the object at the same time: there is more to do once that is seen.
+    Outdated,
     /// Nothing to do until something changes.
     Settled,
 }
@@ -85,26 +88,40 @@ impl Worker {
             self.stand_back(&object, holder);
             return Ok(Reconciliation::Settled);
         }
-        let (settings, spec_problem) = self.parse(&object).await?;
-        let Some(settings) = settings else {
+        let spec_problem = self.parse(&object.spec).err();
+        if spec_problem.is_some() && self.settings.is_none() {
+            self.restore_good_spec(&object).await?;
+        }
+        let kept = self.keep_good_spec(&object).await;
+        let outcome = self.reconcile_with(&objects, &object, spec_problem).await?;
+        // What is kept for a restart holds up nothing that is needed now.
+        kept.map(|()| outcome)
+    }
+
+    /// Serves the spec in force, if there is one and nobody has a better claim.
+    async fn reconcile_with(
+        &mut self,
+        objects: &BTreeMap<String, Arc<TrustDomain>>,
+        object: &TrustDomain,
+        spec_problem: Option<SettingsError>,
+    ) -> Result<Reconciliation, ReconcileError> {
+        let Some((_, settings)) = &self.settings else {
             self.stop_serving();
             let problem = spec_problem.map_or_else(String::new, |problem| problem.to_string());
             return self
-                .write_status(&object, status::invalid(&object, &problem, clock::now()))
+                .write_status(object, status::invalid(object, &problem, clock::now()))
                 .await;
         };
-        if let Some(conflict) = conflict(&objects, &self.name) {
+        let settings = Arc::clone(settings);
+        if let Some(conflict) = conflict(objects, &self.name) {
             self.stop_serving();
             return self
-                .write_status(
-                    &object,
-                    status::conflicting(&object, &conflict, clock::now()),
-                )
+                .write_status(object, status::conflicting(object, &conflict, clock::now()))
                 .await;
         }
-        if !Self::is_claimed(&object) {
+        if !Self::is_claimed(object) {
             self.stop_serving();
-            return self.claim(&object).await;
+            return self.claim(object).await;
         }
         if let Some((spec, _)) = &self.settings {
             self.context
@@ -114,15 +131,18 @@ impl Worker {
         }
         self.watch_published(&settings);
         let mut seen = Seen::new(spec_problem);
-        let outcome = self.serve(&object, &settings, &mut seen).await;
+        let outcome = self.serve(object, &settings, &mut seen).await;
         self.describe_identities(&settings, &mut seen);
         if self.leads() {
             let now = clock::now();
             let desired = match &outcome {
-                Ok(_) => status::serving(&object, &settings, &seen, now),
-                Err(error) => status::failing(&object, &crate::error_chain(error), now),
+                Ok(_) => status::serving(object, &settings, &seen, now),
+                Err(error) => status::failing(object, &crate::error_chain(error), now),
             };
-            self.write_status(&object, desired).await?;
+            let written = self.write_status(object, desired).await?;
+            if outcome.is_ok() && written == Reconciliation::Outdated {
+                return Ok(written);
+            }
         }
         match outcome {
             Ok(Reconciliation::Settled) if seen.is_unfinished() => Err(ReconcileError::Publish),
@@ -130,58 +150,45 @@ impl Worker {
         }
     }
 
-    /// Parses the spec. A spec that cannot be served leaves the last good one in force.
-    async fn parse(
-        &mut self,
-        object: &TrustDomain,
-    ) -> Result<(Option<Arc<DomainSettings>>, Option<SettingsError>), ReconcileError> {
-        if let Some((spec, settings)) = &self.settings
-            && *spec == object.spec
-        {
-            let settings = Arc::clone(settings);
-            self.keep_good_spec(object).await?;
-            return Ok((Some(settings), None));
+    /// Parses the spec. One that cannot be served leaves the last good one in force.
+    fn parse(&mut self, spec: &TrustDomainSpec) -> Result<(), SettingsError> {
+        if self.settings.as_ref().is_some_and(|(good, _)| good == spec) {
+            return Ok(());
         }
-        let problem = match DomainSettings::parse(&object.spec) {
-            Ok(settings) => {
-                let settings = Arc::new(settings);
-                self.settings = Some((object.spec.clone(), Arc::clone(&settings)));
-                self.keep_good_spec(object).await?;
-                return Ok((Some(settings), None));
-            }
-            Err(problem) => problem,
-        };
-        if self.settings.is_none() {
-            let uid = object.uid().unwrap_or_default();
-            let kept = self
-                .last_good
-                .load::<TrustDomain, TrustDomainSpec>(&self.name, &uid)
-                .await
-                .map_err(|source| ReconcileError::LastGood { source })?;
-            self.settings = kept.and_then(|spec| {
-                let settings = DomainSettings::parse(&spec).ok()?;
-                Some((spec, Arc::new(settings)))
-            });
-        }
-        Ok((
-            self.settings
-                .as_ref()
-                .map(|(_, settings)| Arc::clone(settings)),
-            Some(problem),
-        ))
+        let settings = DomainSettings::parse(spec)?;
+        self.settings = Some((spec.clone(), Arc::new(settings)));
+        Ok(())
     }
 
+    /// Puts the last good spec of before this process in force.
+    async fn restore_good_spec(&mut self, object: &TrustDomain) -> Result<(), ReconcileError> {
+        let uid = object.uid().unwrap_or_default();
+        let kept = self
+            .last_good
+            .load::<TrustDomain, TrustDomainSpec>(&self.name, &uid)
+            .await
+            .map_err(|source| ReconcileError::LastGood { source })?;
+        self.settings = kept.and_then(|spec| {
+            let settings = DomainSettings::parse(&spec).ok()?;
+            Some((spec, Arc::new(settings)))
+        });
+        Ok(())
+    }
+
+    /// Keeps the spec in force for a restart, also when the object has a broken one by now.
     async fn keep_good_spec(&mut self, object: &TrustDomain) -> Result<(), ReconcileError> {
-        let generation = object.metadata.generation;
-        if !self.leads() || self.kept_generation == generation {
+        let Some((spec, _)) = self.settings.as_ref().filter(|_| self.leads()) else {
+            return Ok(());
+        };
+        if self.kept.as_ref() == Some(spec) {
             return Ok(());
         }
         let owner = owner_reference(object);
         self.last_good
-            .save(object, &object.spec, labels(&self.name), owner)
+            .save(object, spec, labels(&self.name), owner)
             .await
             .map_err(|source| ReconcileError::LastGood { source })?;
-        self.kept_generation = generation;
+        self.kept = Some(spec.clone());
         Ok(())
     }
 
@@ -201,9 +208,8 @@ impl Worker {
         match call(objects.replace_status(&self.name, &PostParams::default(), &object)).await {
             // The object that the write makes comes back as news.
             Ok(_) => Ok(Reconciliation::Settled),
-            Err(error) if error.is_conflict() || error.is_not_found() => {
-                Ok(Reconciliation::Settled)
-            }
+            Err(error) if error.is_conflict() => Ok(Reconciliation::Outdated),
+            Err(error) if error.is_not_found() => Ok(Reconciliation::Settled),
             Err(source) => Err(ReconcileError::Status { source }),
         }
     }

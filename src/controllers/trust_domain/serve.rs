@@ -7,21 +7,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::ResourceExt;
+use kube::api::ApiResource;
+use kube::{Client, ResourceExt};
 
-use crate::api::TrustDomain;
+use crate::api::{TrustDomain, TrustDomainStatus};
 use crate::authority::{Authority, Edition};
+use crate::clusters::CallError;
 use crate::controllers::trust_domain::authority::KeepError;
 use crate::controllers::trust_domain::copies::Copies;
 use crate::controllers::trust_domain::publish::{
-    Outcome, Publication, published_edition, published_roots,
+    Outcome, Publication, later_edition, published_roots,
 };
 use crate::controllers::trust_domain::published::owner_reference;
 use crate::controllers::trust_domain::reconcile::{ReconcileError, Reconciliation};
 use crate::controllers::trust_domain::status::Seen;
-use crate::controllers::trust_domain::withdraw::withdraw;
+use crate::controllers::trust_domain::withdraw::{withdraw_bundle, withdraw_copies};
 use crate::controllers::trust_domain::worker::Worker;
-use crate::domains::DomainSettings;
+use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 use crate::runtime::clock;
 use crate::spiffe::Fingerprint;
 use crate::store::{AuthorityStore, SaveError};
@@ -160,9 +162,15 @@ impl Worker {
         settings: &DomainSettings,
         owner: &OwnerReference,
     ) -> Option<Edition> {
-        let published = published_edition(self.cluster_trust_bundle.as_ref()?, settings, owner)?;
-        let own = self.authority.journal()?.edition()?;
-        (!own.may_replace(&published)).then_some(published)
+        let name = cluster_trust_bundle_name(&settings.signer_name);
+        let published = self.cluster_trust_bundle.as_ref()?.cache.get("", &name)?;
+        let journal = self.authority.journal()?;
+        later_edition(
+            &published,
+            owner,
+            &journal.edition()?,
+            &journal.bundle().ok()?,
+        )
     }
 
     /// The roots that verifiers are known to have. Where the cluster has no ClusterTrustBundles,
@@ -213,8 +221,6 @@ impl Worker {
         let owner = owner_reference(object);
         let before = object.status.clone().unwrap_or_default();
         let resource = api.cluster_trust_bundles.as_ref();
-        let withdrawn = withdraw(&client, resource, &before, settings, &owner).await;
-        seen.withdrawn = Some(withdrawn.map_err(|error| error.message()));
         let publication = Publication {
             client: &client,
             owner: &owner,
@@ -234,6 +240,10 @@ impl Worker {
             }
         }
         self.publish_copies(publication, settings, seen).await;
+        seen.withdrawn = withdraw(&client, resource, &before, settings, &owner, seen)
+            .await
+            .map_err(|error| error.message())
+            .transpose();
         Ok(())
     }
 
@@ -285,4 +295,29 @@ impl Worker {
         seen.troubled_config_maps = copies.publish(&wanted, &self.context.leadership).await;
         seen.config_maps = Some(wanted.len());
     }
+}
+
+/// Takes away what is published under earlier names, where what takes its place was published as
+/// `seen`. Says nothing while something must stay.
+async fn withdraw(
+    client: &Client,
+    resource: Option<&ApiResource>,
+    before: &TrustDomainStatus,
+    settings: &DomainSettings,
+    owner: &OwnerReference,
+    seen: &Seen,
+) -> Result<Option<()>, CallError> {
+    if let Some(resource) = resource {
+        if seen.cluster_trust_bundle != Some(Outcome::Published) {
+            return Ok(None);
+        }
+        withdraw_bundle(client, resource, before, settings, owner).await?;
+    }
+    if settings.bundle_config_maps.is_some() && seen.config_maps.is_none() {
+        return Ok(None);
+    }
+    let troubled = seen.troubled_config_maps.iter();
+    let keep = troubled.map(|(namespace, _)| &**namespace).collect();
+    let is_done = withdraw_copies(client, before, settings, owner, &keep).await?;
+    Ok(is_done.then_some(()))
 }

@@ -43,8 +43,8 @@ pub(super) struct Worker {
     pub(super) last_good: LastGoodStore,
     /// The last spec that could be parsed, and what came of it.
     pub(super) settings: Option<(TrustDomainSpec, Arc<DomainSettings>)>,
-    /// Generation of the spec that was last kept as good.
-    pub(super) kept_generation: Option<i64>,
+    /// The spec that was last kept as good.
+    pub(super) kept: Option<TrustDomainSpec>,
     pub(super) authority: AuthorityKeeper,
     pub(super) rights: Rights,
     /// The ClusterTrustBundle of the current signer name.
@@ -68,6 +68,33 @@ pub(super) struct Watched<K> {
     changes: watch::Receiver<u64>,
 }
 
+/// What of a TrustDomain counts as news.
+#[derive(PartialEq)]
+struct News {
+    uid: Option<String>,
+    generation: Option<i64>,
+    annotations: Option<BTreeMap<String, String>>,
+    is_being_deleted: bool,
+    has_status: bool,
+    operator_namespace: Option<String>,
+}
+
+impl News {
+    fn of(object: &TrustDomain) -> Self {
+        let TrustDomain {
+            metadata, status, ..
+        } = object;
+        Self {
+            uid: metadata.uid.clone(),
+            generation: metadata.generation,
+            annotations: metadata.annotations.clone(),
+            is_being_deleted: metadata.deletion_timestamp.is_some(),
+            has_status: status.is_some(),
+            operator_namespace: status.as_ref().and_then(|it| it.operator_namespace.clone()),
+        }
+    }
+}
+
 struct RunningSigner {
     signer_name: String,
     resource: ApiResource,
@@ -85,7 +112,7 @@ impl Worker {
             name,
             last_good,
             settings: None,
-            kept_generation: None,
+            kept: None,
             authority,
             rights: Rights::default(),
             cluster_trust_bundle: None,
@@ -99,6 +126,7 @@ impl Worker {
 
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
+        let shared = Arc::clone(&self.shared);
         let mut trust_domains = self.shared.trust_domains.changes();
         let mut secrets = self.shared.secrets.changes();
         let mut leadership = self.context.leadership.clone();
@@ -106,13 +134,15 @@ impl Worker {
         let mut namespaces = self.context.identities.namespaces_changed();
         loop {
             let started = Instant::now();
+            let mut seen = Some(news(&shared));
             let outcome = tokio::select! {
                 outcome = self.reconcile() => outcome,
                 // Whoever leads now completes what is begun, as after a crash.
                 () = until_lost(&leadership) => continue,
             };
             let failure = match outcome {
-                Ok(Reconciliation::Settled) => {
+                Ok(outcome @ (Reconciliation::Settled | Reconciliation::Outdated)) => {
+                    seen = seen.filter(|_| outcome == Reconciliation::Settled);
                     backoff.forget(&());
                     None
                 }
@@ -133,7 +163,7 @@ impl Worker {
                 .reconciled("TrustDomain", started.elapsed(), failure);
             let has_copies = self.config_maps.is_some();
             tokio::select! {
-                _ = trust_domains.changed() => {}
+                () = next_news(&shared, &mut trust_domains, seen.as_ref()) => {}
                 _ = secrets.changed() => {}
                 _ = leadership.changed() => {}
                 _ = certificates_api.changed() => {}
@@ -264,6 +294,29 @@ fn rewatch<K, T>(
             });
         }
     }
+}
+
+/// Waits until the TrustDomains differ from those `seen` by more than their statuses; where none
+/// are given, until any changes.
+async fn next_news(
+    shared: &Shared,
+    changes: &mut watch::Receiver<u64>,
+    seen: Option<&BTreeMap<String, News>>,
+) {
+    while changes.changed().await.is_ok() {
+        if seen.is_none_or(|seen| news(shared) != *seen) {
+            return;
+        }
+    }
+}
+
+/// What of all TrustDomains counts for the work on one. The statuses that workers write do not, or
+/// each would wake all others.
+fn news(shared: &Shared) -> BTreeMap<String, News> {
+    let objects = shared.trust_domains.all().into_iter();
+    objects
+        .map(|it| (it.metadata.name.clone().unwrap_or_default(), News::of(&it)))
+        .collect()
 }
 
 async fn next_change<K>(watched: Option<&mut Watched<K>>) {
