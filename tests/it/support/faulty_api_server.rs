@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     WatchesEnd,
     /// Watches stay open and say nothing.
     WatchesHang,
+    /// The same, and those that began so say nothing even when nothing fails any more.
+    WatchesDie,
     /// Answers come this late.
     Slow(Duration),
 }
@@ -141,8 +143,12 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
             let silence = stream::pending::<Result<Vec<u8>, Infallible>>();
             return Body::from_stream(silence.take_until(changed)).into_response();
         }
+        Fault::WatchesDie if watches => {
+            let silence = stream::pending::<Result<Vec<u8>, Infallible>>();
+            return Body::from_stream(silence).into_response();
+        }
         Fault::Slow(delay) => sleep(delay).await,
-        Fault::None | Fault::WatchesExpire | Fault::WatchesEnd | Fault::WatchesHang => {}
+        _ => {}
     }
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(header::HOST);
