@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clusters::{CallError, call};
+use crate::runtime::clock;
 
 /// How long a leader may go without renewing, as client-go has it.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -169,7 +170,7 @@ impl Candidate {
         holder: &str,
     ) -> Result<(), CallError> {
         let previous = record.unwrap_or_default();
-        let now = MicroTime(Timestamp::now());
+        let now = MicroTime(clock::now());
         let taken_over = previous.holder != holder;
         let mut spec = lease
             .as_ref()
