@@ -52,6 +52,13 @@ impl<K: Ord + Clone> Backoff<K> {
         self.failed.remove(key);
     }
 
+    /// Whether an object failed and is not due again yet.
+    #[must_use]
+    pub fn waits(&self, key: &K) -> bool {
+        let due = self.failed.get(key).and_then(|failure| failure.due);
+        due.is_some_and(|due| due > Instant::now())
+    }
+
     /// The objects that are due, each to be tried once now.
     pub fn due(&mut self) -> Vec<K> {
         let now = Instant::now();
@@ -83,10 +90,11 @@ mod tests {
         let mut longest = Duration::ZERO;
         for _ in 0..12 {
             backoff.failed("a");
-            assert!(backoff.due().is_empty());
+            assert!(backoff.due().is_empty() && backoff.waits(&"a"));
             let before = Instant::now();
             backoff.next_due().await;
             longest = longest.max(before.elapsed());
+            assert!(!backoff.waits(&"a"));
             assert_eq!(backoff.due(), ["a"]);
             assert!(backoff.due().is_empty(), "it is given out once");
         }

@@ -27,6 +27,8 @@ const QUIET: Duration = Duration::from_mins(10);
 const MAX_NOTE_LENGTH: usize = 1024;
 /// Events that may wait to be published; more are dropped.
 const QUEUE: usize = 1024;
+/// Room in the queue that is not for events that come by the thousand.
+const RESERVED: usize = QUEUE / 2;
 /// Events remembered so as not to repeat them.
 const REMEMBERED: usize = 16_384;
 
@@ -45,9 +47,11 @@ pub struct Recorder {
     queue: mpsc::Sender<(Digest, Event)>,
     published: Published,
     instance: String,
+    /// Room to be left in the queue for others.
+    reserved: usize,
 }
 
-/// Of what makes events equal: object, reason and note.
+/// Of what makes events equal: object and reason, and mostly the note.
 type Digest = u64;
 
 /// When each event was published, or began to wait for it.
@@ -77,12 +81,25 @@ impl Recorder {
                 queue,
                 published,
                 instance,
+                reserved: 0,
             },
             publish,
         )
     }
 
-    /// Publishes an event on `regarding`, unless an equal one was published lately.
+    /// The same for events that may come by the thousand: they are dropped while half of the queue
+    /// is taken, so that they do not cost the others.
+    #[must_use]
+    pub fn for_many(&self) -> Self {
+        Self {
+            reserved: RESERVED,
+            ..self.clone()
+        }
+    }
+
+    /// Publishes an event on `regarding`, unless an equal one was published lately. False when it
+    /// had to be dropped, because too many wait.
+    #[expect(clippy::must_use_candidate, reason = "nothing depends on an event")]
     pub fn publish(
         &self,
         regarding: ObjectReference,
@@ -90,12 +107,36 @@ impl Recorder {
         reason: &str,
         action: &str,
         note: &str,
+    ) -> bool {
+        let digest = digest((&regarding.uid, reason, note));
+        self.publish_unless_noted(digest, regarding, severity, reason, action, note)
+    }
+
+    /// Publishes an event whose note is an example of many: not when another one with this reason
+    /// was published on `regarding` lately.
+    pub fn publish_example(
+        &self,
+        regarding: ObjectReference,
+        severity: Severity,
+        reason: &str,
+        action: &str,
+        note: &str,
     ) {
-        let mut hasher = DefaultHasher::new();
-        (&regarding.uid, reason, note).hash(&mut hasher);
-        let digest = hasher.finish();
+        let digest = digest((&regarding.uid, reason));
+        self.publish_unless_noted(digest, regarding, severity, reason, action, note);
+    }
+
+    fn publish_unless_noted(
+        &self,
+        digest: Digest,
+        regarding: ObjectReference,
+        severity: Severity,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) -> bool {
         if !self.published.note(digest) {
-            return;
+            return true;
         }
         let now = Timestamp::now();
         let name = regarding.name.as_deref().unwrap_or("object");
@@ -129,11 +170,20 @@ impl Recorder {
             reporting_instance: Some(crate::truncate(&self.instance, 128).into()),
             ..Default::default()
         };
-        if self.queue.try_send((digest, event)).is_err() {
-            self.published.forget(digest);
-            tracing::debug!(reason, "too many events wait; one is dropped");
+        let has_room = self.queue.capacity() > self.reserved;
+        if has_room && self.queue.try_send((digest, event)).is_ok() {
+            return true;
         }
+        self.published.forget(digest);
+        tracing::debug!(reason, "too many events wait; one is dropped");
+        false
     }
+}
+
+fn digest(of: impl Hash) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Published {
@@ -178,6 +228,50 @@ mod tests {
         assert!(published.note(1));
         tokio::time::advance(QUIET).await;
         assert!(published.note(1));
+    }
+
+    /// A recorder whose events nobody publishes.
+    fn recorder() -> (Recorder, impl Future<Output = ()>) {
+        let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+        Recorder::new(Client::try_from(config).unwrap(), "test".into())
+    }
+
+    fn object(uid: &str) -> ObjectReference {
+        ObjectReference {
+            uid: Some(uid.into()),
+            ..ObjectReference::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn events_that_come_by_the_thousand_leave_room_for_others() {
+        let (recorder, _publish) = recorder();
+        let many = recorder.for_many();
+        let warn = |to: &Recorder, uid: &str| {
+            to.publish(object(uid), Severity::Warning, "Reason", "Do", "note")
+        };
+        for at in 0..RESERVED {
+            assert!(warn(&many, &at.to_string()));
+        }
+        assert!(!warn(&many, "one more"));
+        for at in RESERVED..QUEUE {
+            assert!(warn(&recorder, &at.to_string()));
+        }
+        assert!(!warn(&recorder, "one more"), "the queue is full");
+        assert!(warn(&recorder, "0"), "an equal one waits already");
+    }
+
+    #[tokio::test]
+    async fn of_many_with_one_reason_one_is_published_as_an_example() {
+        let (recorder, _publish) = recorder();
+        let publish = |uid: &str, reason: &str, note: &str| {
+            recorder.publish_example(object(uid), Severity::Warning, reason, "Do", note);
+            QUEUE - recorder.queue.capacity()
+        };
+        assert_eq!(publish("a", "Reason", "pod 1"), 1);
+        assert_eq!(publish("a", "Reason", "pod 2"), 1);
+        assert_eq!(publish("a", "Other", "pod 2"), 2);
+        assert_eq!(publish("b", "Reason", "pod 1"), 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ impl Identities {
             let changes = domain.registry.apply_pod(Arc::clone(&facts));
             let is_set = |change| matches!(change, &Change::Set(_));
             is_registered |= had_none && changes.iter().any(is_set);
-            self.publish(name, changes);
+            self.publish(name, domain, changes);
         }
         if is_registered {
             self.metrics.registered(started.elapsed());
@@ -47,7 +47,7 @@ impl Identities {
         }
         for (name, domain) in &mut state.domains {
             let changes = domain.registry.delete_pod(uid);
-            self.publish(name, changes);
+            self.publish(name, domain, changes);
         }
         self.settle(&mut state);
     }
@@ -182,6 +182,7 @@ impl Identities {
             }
             objects.note_if_good(&domain.registry, SourceKind::ClusterSpiffeId, name);
         }
+        self.wanting.notify_one();
         self.settle(state);
     }
 
@@ -237,10 +238,11 @@ impl Identities {
             if let Some((object, last_good)) = objects.cluster_static_entry(name) {
                 let registry = &mut domain.registry;
                 let changes = registry.apply_cluster_static_entry(&object, last_good);
-                self.publish(domain_name, changes);
+                self.publish(domain_name, domain, changes);
             }
             objects.note_if_good(&domain.registry, SourceKind::ClusterStaticEntry, name);
         }
+        self.wanting.notify_one();
         self.settle(state);
     }
 
@@ -250,7 +252,7 @@ impl Identities {
         state.objects.delete_cluster_static_entry(name);
         for (domain_name, domain) in &mut state.domains {
             let changes = domain.registry.delete_cluster_static_entry(name);
-            self.publish(domain_name, changes);
+            self.publish(domain_name, domain, changes);
             let trust_domain = domain.spec.trust_domain.as_str();
             let kind = SourceKind::ClusterStaticEntry.as_str();
             self.metrics.set_object(trust_domain, kind, name, None);

@@ -122,6 +122,8 @@ pub struct Identities {
     /// Something waits for [`Self::process`] or [`Self::take_changed_objects`].
     work: Notify,
     reports: Notify,
+    /// [`Self::wanting_last_good`] may have something.
+    wanting: Notify,
 }
 
 #[derive(Debug)]
@@ -164,6 +166,7 @@ impl Identities {
             pod_fields: watch::Sender::new(FieldSet::default()),
             work: Notify::new(),
             reports: Notify::new(),
+            wanting: Notify::new(),
         }
     }
 
@@ -206,8 +209,9 @@ impl Identities {
         };
         if let Some(domain) = domains.get(&name) {
             objects.note_good(&domain.registry);
+            self.publish(&name, domain, changes);
         }
-        self.publish(&name, changes);
+        self.wanting.notify_one();
         self.settle(&mut state);
         Ok(())
     }
@@ -245,7 +249,7 @@ impl Identities {
         let mut more_left = false;
         for (name, domain) in &mut state.domains {
             let (changes, more) = domain.registry.process(SLICE);
-            self.publish(name, changes);
+            self.publish(name, domain, changes);
             more_left |= more;
         }
         self.note_fields(&state);
@@ -254,18 +258,25 @@ impl Identities {
         more_left
     }
 
-    /// Sends changes to whoever listens.
-    fn publish(&self, domain: &Arc<str>, changes: Vec<Change>) {
+    /// Sends changes to whoever listens. Those of a trust domain that is not settled may come of
+    /// what has not been seen yet, and are none to tell.
+    fn publish(&self, name: &Arc<str>, domain: &Domain, changes: Vec<Change>) {
         for change in changes {
             if let Some(pod) = tell::pod_of(&change) {
                 self.tell_pod(&pod.uid);
             }
-            // Fails only when nobody listens.
-            let _ = self.changes.send(DomainChange {
-                domain: Arc::clone(domain),
-                change,
-            });
+            if domain.is_settled {
+                self.tell_change(name, change);
+            }
         }
+    }
+
+    fn tell_change(&self, name: &Arc<str>, change: Change) {
+        // Fails only when nobody listens.
+        let _ = self.changes.send(DomainChange {
+            domain: Arc::clone(name),
+            change,
+        });
     }
 
     fn tell_pod(&self, uid: &Arc<str>) {

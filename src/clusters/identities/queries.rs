@@ -131,6 +131,11 @@ impl Identities {
         self.lock().objects.names()
     }
 
+    /// Waits until [`Self::wanting_last_good`] may have something new.
+    pub async fn last_good_wanted(&self) {
+        self.wanting.notified().await;
+    }
+
     /// Waits until [`Self::take_changed_objects`] may have something.
     pub async fn reports_changed(&self) {
         self.reports.notified().await;
@@ -142,7 +147,8 @@ impl Identities {
         self.changed_pods.subscribe()
     }
 
-    /// All changes of entries from now on.
+    /// All changes of the entries of settled trust domains from now on, and what is wrong when one
+    /// comes to be settled.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<DomainChange> {
         self.changes.subscribe()

@@ -43,8 +43,8 @@ impl List {
 }
 
 impl Identities {
-    /// Notes which trust domains have been settled for the first time, and tells the pods that were
-    /// asked about before.
+    /// Notes which trust domains have been settled for the first time, tells the pods that were
+    /// asked about before, and what is wrong.
     pub(super) fn note_settled(&self, state: &mut State) {
         let State {
             objects,
@@ -55,11 +55,14 @@ impl Identities {
         if !unlisted.is_empty() {
             return;
         }
-        for domain in domains.values_mut().filter(|domain| !domain.is_settled) {
+        for (name, domain) in domains.iter_mut().filter(|(_, domain)| !domain.is_settled) {
             if domain.registry.is_settled() && objects.unsought(&domain.registry).is_empty() {
                 domain.is_settled = true;
                 for uid in std::mem::take(&mut domain.asked_early) {
                     self.tell_pod(&uid);
+                }
+                for trouble in domain.registry.troubles() {
+                    self.tell_change(name, trouble);
                 }
             }
         }

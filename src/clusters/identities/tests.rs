@@ -169,6 +169,54 @@ fn no_pod_is_told_its_identity_before_copies_of_broken_specs_were_looked_for() {
 }
 
 #[test]
+fn changes_are_told_from_when_a_trust_domain_is_settled_with_what_is_wrong_then() {
+    let identities = starting();
+    let mut changes = identities.changes();
+    let mut told = || {
+        let changes = std::iter::from_fn(|| changes.try_recv().ok());
+        changes.map(|it| it.change).collect::<Vec<_>>()
+    };
+    let bad = "spiffe://e.org/{{ .PodMeta.Labels.none }}";
+    identities.apply_cluster_spiffe_id(&cluster_spiffe_id("fallback", 1, "spiffe://e.org/f"));
+    process(&identities);
+    identities.apply_cluster_spiffe_id(&cluster_spiffe_id("main", 1, "spiffe://e.org/main"));
+    identities.apply_cluster_spiffe_id(&cluster_spiffe_id("bad", 1, bad));
+    process(&identities);
+    assert_eq!(
+        told(),
+        [],
+        "that the fallback no longer counts is no removal"
+    );
+    complete_lists(&identities, &["bad", "fallback", "main"]);
+    process(&identities);
+    let wrong = told();
+    assert!(
+        matches!(wrong.as_slice(), [Change::Failed { source, .. }] if &*source.name == "bad"),
+        "{wrong:?}"
+    );
+    identities.delete_cluster_spiffe_id("main");
+    process(&identities);
+    let removed = told();
+    assert!(
+        removed.iter().any(|it| matches!(it, Change::Removed(..))),
+        "{removed:?}"
+    );
+}
+
+#[tokio::test]
+async fn copies_of_last_good_specs_are_asked_for_when_an_object_comes_to_need_one() {
+    use futures::FutureExt;
+
+    let identities = starting();
+    identities.last_good_wanted().await;
+    complete_lists(&identities, &[]);
+    assert!(identities.last_good_wanted().now_or_never().is_none());
+    identities.apply_cluster_spiffe_id(&cluster_spiffe_id("broken", 2, "{{"));
+    identities.last_good_wanted().await;
+    assert_eq!(identities.wanting_last_good().len(), 1);
+}
+
+#[test]
 fn a_trust_domain_that_comes_later_is_evaluated_before_its_pods_are_told() {
     let identities = starting();
     complete_lists(&identities, &[]);

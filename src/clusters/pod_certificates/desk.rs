@@ -222,18 +222,27 @@ impl Desk {
                 if self.greeted.len() >= REMEMBERED {
                     self.greeted.clear();
                 }
-                if self.greeted.insert(attempted.request.spec.pod_uid.clone()) {
-                    let note = format!("X.509-SVID {} until {until}", entry.spiffe_id);
-                    recorder.publish(pod, Severity::Normal, "IdentityIssued", "Sign", &note);
-                }
-                if self.greeted.insert(entry.source.uid.to_string()) {
-                    let note = format!(
-                        "first identity issued: {} to pod {}/{}",
-                        entry.spiffe_id, name.0, attempted.request.spec.pod_name
-                    );
-                    let object = answer::source_reference(&entry.source);
-                    recorder.publish(object, Severity::Normal, "IdentityIssued", "Sign", &note);
-                }
+                let mut greet = |uid: &str, object, note: &str| {
+                    let is_told = self.greeted.contains(uid)
+                        || recorder.publish(
+                            object,
+                            Severity::Normal,
+                            "IdentityIssued",
+                            "Sign",
+                            note,
+                        );
+                    if is_told {
+                        self.greeted.insert(uid.to_owned());
+                    }
+                };
+                let note = format!("X.509-SVID {} until {until}", entry.spiffe_id);
+                greet(&attempted.request.spec.pod_uid, pod, &note);
+                let note = format!(
+                    "first identity issued: {} to pod {}/{}",
+                    entry.spiffe_id, name.0, attempted.request.spec.pod_name
+                );
+                let object = answer::source_reference(&entry.source);
+                greet(&entry.source.uid, object, &note);
                 self.forget(name);
             }
             Outcome::Denied(answer) => {

@@ -5,6 +5,7 @@
 //! follows from its reports. Every replica restores last good specs; the leader writes.
 
 mod objects;
+mod restore;
 mod status;
 mod tell;
 
@@ -25,6 +26,7 @@ const COALESCE: Duration = Duration::from_millis(300);
 /// Starts the controller.
 pub fn start(context: &Context, tasks: &mut JoinSet<()>) {
     tasks.spawn(reconcile(context.clone()));
+    tasks.spawn(restore::last_good_specs(context.clone()));
     tasks.spawn(tell::changes(context.clone(), context.identities.changes()));
 }
 
@@ -37,15 +39,6 @@ async fn reconcile(context: Context) {
     loop {
         due.extend(backoff.due());
         due.extend(context.identities.take_changed_objects());
-        for (object, uid) in context.identities.wanting_last_good() {
-            if let Err(error) = keeper.restore(&object, &uid).await {
-                let error = crate::error_chain(&error);
-                let name = &*object.name;
-                tracing::warn!(name, error, "cannot look for a last good spec");
-                due.remove(&object);
-                backoff.failed(object);
-            }
-        }
         for object in std::mem::take(&mut due) {
             let started = Instant::now();
             let outcome = match context.identities.report(&object) {

@@ -1,5 +1,4 @@
-//! One reconcile of a registering object: keep its last good spec, write its status. And what comes
-//! before, where it is needed: restore the last good spec from before this process.
+//! One reconcile of a registering object: keep its last good spec, write its status.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,11 +15,10 @@ use crate::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterSpiffeIdStatus, ClusterStaticEntry,
     ClusterStaticEntrySpec, ClusterStaticEntryStatus,
 };
-use crate::clusters::identities::{Identities, LastGood, ObjectName, ObjectReport, Reported};
+use crate::clusters::identities::{LastGood, ObjectName, ObjectReport, Reported};
 use crate::clusters::{CallError, call};
 use crate::controllers::registrations::{status, tell};
 use crate::controllers::trust_domain::{MANAGED_BY, MANAGED_BY_LABEL};
-use crate::registration::SourceKind;
 use crate::runtime::clock;
 use crate::runtime::context::Context;
 use crate::store::LastGoodStore;
@@ -33,7 +31,7 @@ trait Registering:
     + Serialize
     + DeserializeOwned
 {
-    type Spec: Serialize + DeserializeOwned;
+    type Spec: Serialize;
     type Status: Clone + Debug + PartialEq;
 
     fn status(&self) -> Option<&Self::Status>;
@@ -41,8 +39,6 @@ trait Registering:
     fn conditions(status: &mut Self::Status) -> &mut Vec<Condition>;
     /// A status that says nothing but this.
     fn status_of(&self, conditions: Vec<Condition>) -> Self::Status;
-    /// Hands over the copy of the last good spec of the object with this name and UID, if any.
-    fn restore(identities: &Identities, name: &str, uid: &str, copy: Option<Self::Spec>);
 }
 
 /// What outlives a reconcile.
@@ -78,27 +74,6 @@ impl Keeper {
     /// The object is gone.
     pub(super) fn forget(&mut self, name: &ObjectName) {
         self.memory.remove(name);
-    }
-
-    /// Looks for the copy of the last good spec of the object with this name and UID. The report
-    /// that follows from it comes by itself.
-    pub(super) async fn restore(&self, name: &ObjectName, uid: &str) -> Result<(), CallError> {
-        match name.kind {
-            SourceKind::ClusterSpiffeId => {
-                self.restore_object::<ClusterSPIFFEID>(&name.name, uid)
-                    .await
-            }
-            SourceKind::ClusterStaticEntry => {
-                self.restore_object::<ClusterStaticEntry>(&name.name, uid)
-                    .await
-            }
-        }
-    }
-
-    async fn restore_object<K: Registering>(&self, name: &str, uid: &str) -> Result<(), CallError> {
-        let copy = self.last_good.load::<K, K::Spec>(name, uid).await?;
-        K::restore(&self.context.identities, name, uid, copy);
-        Ok(())
     }
 
     pub(super) async fn reconcile(
@@ -144,10 +119,12 @@ impl Keeper {
             return self.leave(name, object).await;
         };
         self.memory.entry(name.clone()).or_default().served = object.uid();
-        if let Some(good) = last_good {
-            self.keep(name, &**object, &good).await?;
-        }
-        self.write_status(name, object, desired).await
+        let kept = match last_good {
+            Some(good) => self.keep(name, &**object, &good).await,
+            None => Ok(()),
+        };
+        // Users are told also while the copy cannot be kept.
+        self.write_status(name, object, desired).await.and(kept)
     }
 
     /// Says once of an object that was served that it is not any more. What else its status said is
@@ -280,10 +257,6 @@ impl Registering for ClusterSPIFFEID {
             ..ClusterSpiffeIdStatus::default()
         }
     }
-
-    fn restore(identities: &Identities, name: &str, uid: &str, copy: Option<Self::Spec>) {
-        identities.restore_cluster_spiffe_id(name, uid, copy);
-    }
 }
 
 impl Registering for ClusterStaticEntry {
@@ -308,9 +281,5 @@ impl Registering for ClusterStaticEntry {
             observed_generation: self.metadata.generation,
             ..ClusterStaticEntryStatus::default()
         }
-    }
-
-    fn restore(identities: &Identities, name: &str, uid: &str, copy: Option<Self::Spec>) {
-        identities.restore_cluster_static_entry(name, uid, copy);
     }
 }

@@ -20,13 +20,13 @@ pub(super) async fn changes(context: Context, mut changes: Receiver<DomainChange
                     return;
                 }
                 if *leadership.borrow_and_update() {
-                    let troubles = context.identities.troubles();
-                    troubles.iter().for_each(|trouble| tell(&context, trouble));
+                    troubles(&context);
                 }
             }
             change = changes.recv() => match change {
                 Ok(change) if *context.leadership.borrow() => tell(&context, &change),
-                // Standing by; or more changed than anybody would read events about.
+                // More changed than anybody would read events about.
+                Err(RecvError::Lagged(_)) if *context.leadership.borrow() => troubles(&context),
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
@@ -34,8 +34,14 @@ pub(super) async fn changes(context: Context, mut changes: Receiver<DomainChange
     }
 }
 
+fn troubles(context: &Context) {
+    let troubles = context.identities.troubles();
+    troubles.iter().for_each(|trouble| tell(context, trouble));
+}
+
+/// Pods are told each, an object of one example by each reason: its status names more.
 fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
-    let recorder = &context.recorder;
+    let recorder = context.recorder.for_many();
     match change {
         // The node comes with the next news of it; that is waited for, not failed.
         Change::Failed { error, .. } if matches!(**error, EntryError::NodeUnseen { .. }) => {}
@@ -44,13 +50,8 @@ fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
             let note = format!("{} {}: {error}", source.kind.as_str(), source.name);
             recorder.publish(of_pod(pod), Severity::Warning, reason, "Register", &note);
             let note = format!("pod {}/{}: {error}", pod.namespace, pod.name);
-            recorder.publish(
-                of_source(source),
-                Severity::Warning,
-                reason,
-                "Register",
-                &note,
-            );
+            let source = of_source(source);
+            recorder.publish_example(source, Severity::Warning, reason, "Register", &note);
         }
         Change::Masked { entry, by } => {
             let whose = entry.pod.as_ref().map_or_else(String::new, |pod| {
@@ -63,7 +64,7 @@ fn tell(context: &Context, DomainChange { change, .. }: &DomainChange) {
                 by.name
             );
             let source = of_source(&entry.source);
-            recorder.publish(source, Severity::Warning, "Masked", "Register", &note);
+            recorder.publish_example(source, Severity::Warning, "Masked", "Register", &note);
             if let Some(pod) = &entry.pod {
                 recorder.publish(of_pod(pod), Severity::Warning, "Masked", "Register", &note);
             }
