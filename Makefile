@@ -15,7 +15,7 @@ CARGO_MACHETE := cargo-machete@0.9.2
 
 # Time for all tests once they are compiled. Each wait in a test has a deadline of its own, so this
 # ends only what should not be there.
-TEST_MINUTES ?= 60
+TEST_MINUTES ?= 40
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down test test-slow test-dev lint format clippy docs lint-dev deny bench codegen clean tools servers checkout can-test
@@ -42,7 +42,7 @@ checkout:
 # Before anything is built, which takes minutes, what would fail after it.
 can-test:
 	@[ "$$(uname -s)" = Linux ] || { echo "make test needs Linux; this is $$(uname -s)"; exit 1; }
-	@for tool in cargo go gcc openssl; do \
+	@for tool in cargo go gcc; do \
 		command -v $$tool >/dev/null || { echo "make test needs $$tool, which is not on PATH"; exit 1; }; \
 	done
 	@[ "$$(id -u)" = 0 ] || { \
@@ -56,12 +56,12 @@ servers:
 	@dev/devcluster.sh images --out "$(SPIFFE_IMAGES)"
 
 test: can-test test-dev servers checkout ## run all tests on real servers, except the slow ones
-	cargo test --no-run
-	dev/watchdog.sh $(TEST_MINUTES) cargo test
+	cargo test --locked --no-run
+	dev/watchdog.sh $(TEST_MINUTES) cargo test --locked
 
 test-slow: can-test servers checkout ## run the tests that wait for real refreshes (6 to 12 minutes)
-	cargo test --no-run --test it
-	dev/watchdog.sh $(TEST_MINUTES) cargo test --test it -- --ignored
+	cargo test --locked --no-run --test it
+	dev/watchdog.sh $(TEST_MINUTES) cargo test --locked --test it -- --ignored
 
 test-dev: ## run the tests of the dev tool, which need nothing but Go
 	cd dev/devcluster && go test .
@@ -72,13 +72,13 @@ format:
 	cargo fmt --check
 
 clippy: checkout
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
 
 docs: checkout
-	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 
 lint-dev:
-	@unformatted=$$(gofmt -l dev); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l dev) || exit 1; test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	cd dev/devcluster && go vet .
 	cd dev/workload && go vet .
 

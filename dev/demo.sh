@@ -13,6 +13,8 @@ folder=/run/secrets/workload-spiffe-credentials
 trust_domain=example.org
 # Where the pods of the examples get their program from.
 workload_image=localhost/spiffe-workload:dev
+# Tells the kinds that the demo made in a current cluster from those that were there.
+made_by_demo=dev/made-by=spiffe-operator-demo
 
 # Set by the cluster of one's own or by the current one.
 kubectl=()         # the command, pointed at the cluster
@@ -220,7 +222,9 @@ current_cluster() {
 	local file
 	for file in crds/*.yaml; do
 		# What is there already may be somebody else's, and is left alone.
-		k get -f "$file" >/dev/null 2>&1 || run create -f "$file"
+		k get -f "$file" >/dev/null 2>&1 && continue
+		run create -f "$file"
+		quietly k label -f "$file" "$made_by_demo"
 	done
 	for file in crds/*.yaml; do
 		quietly k wait --for=condition=Established --timeout=30s -f "$file"
@@ -360,6 +364,7 @@ how_to_clear_up() {
 		  $kubectl_shown delete clusterspiffeids spiffe-demo spiffe-demo-latecomer
 		  $kubectl_shown delete trustdomain example
 		  $kubectl_shown delete namespace spiffe-system
+		  $kubectl_shown delete crd -l $made_by_demo    # with all objects of these kinds
 	END
 }
 

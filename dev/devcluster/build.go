@@ -45,6 +45,12 @@ func buildGroups(groups []string) error {
 	if len(groups) == 0 || slices.Contains(groups, "all") {
 		groups = []string{controlPlane, node}
 	}
+	// What a node needs of the host, where this may install it; who may not is told when a node starts.
+	if slices.Contains(groups, node) && os.Geteuid() == 0 {
+		if err := install(nodeTools); err != nil {
+			return err
+		}
+	}
 	for _, group := range groups {
 		if err := build(group); err != nil {
 			return err

@@ -18,7 +18,8 @@ import (
 
 const usage = `usage: devcluster COMMAND [FLAG]...
 
-  build [control-plane|node|all]...   build the pinned servers that are not in the cache yet
+  build [control-plane|node|all]...   build the pinned servers that are not in the cache yet;
+                                      as root also install the packages that a node needs
   control-plane [--controller-manager] [--audit] [--apiserver-arg ARG]...
                                       etcd and kube-apiserver until standard input ends
   node [--audit] [--apiserver-arg ARG]...

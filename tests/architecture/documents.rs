@@ -93,12 +93,28 @@ pub(crate) fn documented_metrics(document: &str) -> Vec<String> {
     names
 }
 
-/// Whether `text` has one of `names` in backticks, alone or at the end of a path.
-pub(crate) fn names_one_of(text: &str, names: &[String]) -> bool {
-    text.split('`').skip(1).step_by(2).any(|quoted| {
-        let last = quoted.rsplit("::").next().unwrap_or_default();
-        names.iter().any(|name| name == last)
-    })
+/// What is wrong with the tests that an invariant names in backticks, alone or at the end of a path:
+/// it names none, or some that are not among `tests`. Like a test's looks a name of several words.
+pub(crate) fn problem_with_tests(invariant: &str, tests: &[String]) -> Option<String> {
+    let quoted = invariant.split('`').skip(1).step_by(2);
+    let names = quoted.map(|quoted| quoted.rsplit("::").next().unwrap_or_default());
+    let (known, others): (Vec<_>, Vec<_>) =
+        names.partition(|name| tests.iter().any(|test| test == name));
+    let unknown: Vec<_> = others
+        .into_iter()
+        .filter(|name| is_like_a_test(name))
+        .collect();
+    if !unknown.is_empty() {
+        return Some(format!("no test is called {unknown:?}: {invariant}"));
+    }
+    known
+        .is_empty()
+        .then(|| format!("names no test: {invariant}"))
+}
+
+fn is_like_a_test(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    name.contains('_') && name.chars().all(is_word)
 }
 
 #[test]
@@ -126,13 +142,21 @@ fn metrics_are_found() {
 
 #[test]
 fn an_invariant_without_a_test_is_found() {
-    let text = "# A\n- no\n## Invariants\n- One: `tests/architecture.rs::pure`\n- Two: `gone`,\n  \
-                see `pure`\n- Three `gone`\n# B\n- no `pure`\n";
-    let found = invariants(text);
-    let tests = ["pure".to_owned()];
-    let named: Vec<_> = found
+    let text = "# A\n- no\n## Invariants\n- One: `tests/architecture.rs::pure`\n- Two: `decide.rs`,\n  \
+                see `is_pure`\n- Three `plan.rs`\n- Four `pure`, `was_renamed`\n# B\n- no `pure`\n";
+    let tests = ["pure".to_owned(), "is_pure".to_owned()];
+    let problems: Vec<_> = invariants(text)
         .iter()
-        .map(|text| names_one_of(text, &tests))
+        .map(|text| problem_with_tests(text, &tests))
         .collect();
-    assert_eq!(named, [true, true, false]);
+    let problem = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        problems,
+        [
+            None,
+            None,
+            problem("names no test: - Three `plan.rs`"),
+            problem("no test is called [\"was_renamed\"]: - Four `pure`, `was_renamed`"),
+        ]
+    );
 }

@@ -1,5 +1,5 @@
 //! What `make demo CLUSTER=current` asks, and of which cluster. Nothing here gets as far as a
-//! cluster; what the demo does there is tested by itself.
+//! cluster; what the demo does there has no test.
 
 use std::{
     fs,

@@ -22,6 +22,20 @@ const SYSCTLS: &[&str] = &[
 ];
 /// Where servers of a node like to keep their state.
 const FOLDERS: &[&str] = &["/etc", "/opt", "/run", "/var/lib", "/var/log"];
+/// Words in the names of what they keep there. Other programs of the host come and go meanwhile.
+const STATE: &[&str] = &[
+    "cni",
+    "containerd",
+    "containers",
+    "coredns",
+    "etcd",
+    "kube",
+    "netns",
+    "nft",
+    "pods",
+    "runc",
+    "xtables",
+];
 
 #[tokio::test]
 async fn a_cluster_in_the_background_leaves_the_host_as_it_was() {
@@ -151,10 +165,17 @@ impl Host {
             sysctls: SYSCTLS.iter().map(|name| (*name, sysctl(name))).collect(),
             folders: FOLDERS
                 .iter()
-                .map(|folder| (*folder, names(folder)))
+                .map(|folder| (*folder, state(folder)))
                 .collect(),
         }
     }
+}
+
+/// What servers of a node keep in `folder`.
+fn state(folder: &str) -> Vec<String> {
+    let mut names = names(folder);
+    names.retain(|name| STATE.iter().any(|word| name.contains(word)));
+    names
 }
 
 fn names(folder: &str) -> Vec<String> {

@@ -100,6 +100,40 @@ fn files_folders_and_standard_input_are_read() {
 }
 
 #[test]
+fn the_example_registers_every_pod_that_it_selects() {
+    let example = |name: &str| format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    let registered = |labels: &str| {
+        let pod = format!(
+            "apiVersion: v1
+kind: Namespace
+metadata: {{name: spiffe-demo, labels: {{kubernetes.io/metadata.name: spiffe-demo}}}}
+---
+apiVersion: v1
+kind: Node
+metadata: {{name: node-1}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: pod-1, namespace: spiffe-demo, labels: {labels}}}
+spec: {{nodeName: node-1, serviceAccountName: web, containers: []}}
+"
+        );
+        let files = ["trust-domain.yaml", "cluster-spiffe-id.yaml"].map(example);
+        let report = rendered_from(&pod, &[&files[0], &files[1], "-", "-o", "json"]);
+        let report: Value = serde_json::from_str(&text(&report)).unwrap();
+        assert_eq!(
+            only_id(&report),
+            "spiffe://example.org/ns/spiffe-demo/sa/web"
+        );
+        report["trustDomains"][0]["pods"][0]["matches"][0]["entry"]["dnsNames"].clone()
+    };
+    let with_app = registered("{spiffe: 'true', app: server}");
+    assert_eq!(with_app, json!(["server.spiffe-demo.svc.cluster.local"]));
+    let without = registered("{spiffe: 'true'}");
+    assert_eq!(without, json!(["pod-1.spiffe-demo.svc.cluster.local"]));
+}
+
+#[test]
 fn each_format_says_the_same() {
     let folder = folder();
     let all = folder.path().to_str().unwrap();
