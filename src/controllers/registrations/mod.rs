@@ -19,6 +19,7 @@ use crate::clusters::identities::ObjectName;
 use crate::controllers::registrations::objects::Keeper;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
+use crate::runtime::leader::until_lost;
 
 /// Statuses are written at most once in this time, however often the counts change.
 const COALESCE: Duration = Duration::from_millis(300);
@@ -42,7 +43,11 @@ async fn reconcile(context: Context) {
         for object in std::mem::take(&mut due) {
             let started = Instant::now();
             let outcome = match context.identities.report(&object) {
-                Some(report) => keeper.reconcile(&object, report).await,
+                Some(report) => tokio::select! {
+                    outcome = keeper.reconcile(&object, report) => outcome,
+                    // Whoever leads now looks at everything once.
+                    () = until_lost(&context.leadership) => Ok(()),
+                },
                 None if context.identities.knows(&object) => {
                     backoff.forget(&object);
                     continue;
