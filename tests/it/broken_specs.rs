@@ -2,13 +2,15 @@
 //! in force, also for an operator that is started anew.
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use spiffe_operator::api::ClusterSPIFFEID;
+use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry};
 
+use crate::registration::{apply_static_entry, static_entry};
 use crate::support::{
-    ControlPlane, Options, SOON, World, condition_that, control_plane, release_lease,
-    shared_operator, unique, wait_until,
+    ControlPlane, Options, SOON, World, condition, condition_that, control_plane, merge_patch,
+    release_lease, shared_operator, unique, wait_until,
 };
 
 #[tokio::test]
@@ -74,6 +76,53 @@ async fn broken_specs_take_nothing_away_even_from_an_operator_started_anew() {
     world.apply_cluster_spiffe_id("web", json!({})).await;
     world.trust_domain_condition("Ready", "True").await;
     world.issue().await;
+}
+
+#[tokio::test]
+async fn a_static_entry_whose_spec_breaks_stays_in_force_over_a_restart() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let operator = World::operator(&own).await;
+    world.apply_trust_domain(json!({})).await;
+    let entry = apply_static_entry(&world, json!({})).await;
+    static_entry(&world, &entry, true, false, true).await;
+    let entries = Api::<ClusterStaticEntry>::all(world.client.clone());
+    let foreign = json!({ "spec": { "spiffeID": "spiffe://elsewhere.test/db" } });
+    merge_patch(&entries, &entry, foreign).await;
+    let stalled = condition::<ClusterStaticEntry>(&world.client, &entry, "Stalled", "True").await;
+    assert!(stalled.message.contains("stays in force"), "{stalled:?}");
+
+    operator.signal("KILL");
+    operator.ended(SOON).await;
+    release_lease(&world.client).await;
+    // Another spec, as broken, so that the status that is found is the second operator's.
+    let other = json!({ "spec": { "spiffeID": "spiffe://elsewhere.test/web" } });
+    merge_patch(&entries, &entry, other).await;
+    let generation = entries.get(&entry).await.unwrap().metadata.generation;
+    let _operator = World::operator(&own).await;
+    let what = "Stalled by its newer spec";
+    let stalled = condition_that::<ClusterStaticEntry>(&world.client, &entry, what, |it| {
+        it.type_ == "Stalled" && it.observed_generation == generation
+    })
+    .await;
+    assert!(stalled.message.contains("stays in force"), "{stalled:?}");
+    world.entries_are(1).await;
+}
+
+#[tokio::test]
+async fn an_object_whose_good_spec_cannot_be_kept_gets_its_status_all_the_same() {
+    let world = World::new().await;
+    let name = format!("{}-web", world.class);
+    let copy = format!("{name}.clusterspiffeid.last-good");
+    let immutable = json!({ "metadata": { "name": copy }, "immutable": true });
+    let immutable: ConfigMap = serde_json::from_value(immutable).unwrap();
+    let config_maps = Api::<ConfigMap>::namespaced(world.client.clone(), "spiffe-system");
+    let parameters = PostParams::default();
+    config_maps.create(&parameters, &immutable).await.unwrap();
+    world.apply_cluster_spiffe_id("web", json!({})).await;
+    condition::<ClusterSPIFFEID>(&world.client, &name, "Ready", "True").await;
+    let left = config_maps.get(&copy).await.unwrap();
+    assert_eq!(left.data, None, "the copy could not be written");
 }
 
 /// Waits until the ClusterSPIFFEID says that its spec is broken, and gives the message.

@@ -1,10 +1,14 @@
 //! What ClusterSPIFFEIDs and ClusterStaticEntries make of a real cluster's pods, and what their
 //! statuses and events say of it.
 
+use std::fmt::Debug;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use spiffe_operator::api::{
     ClusterSPIFFEID, ClusterSpiffeIdStats, ClusterStaticEntry, TrustDomain,
@@ -15,7 +19,7 @@ use crate::support::{
     release_lease, unique, verdict, wait_until,
 };
 
-async fn apply_static_entry(world: &World, changes: Value) -> String {
+pub(crate) async fn apply_static_entry(world: &World, changes: Value) -> String {
     let name = unique(&world.class);
     let mut object = json!({
         "apiVersion": "spire.spiffe.io/v1alpha1",
@@ -35,7 +39,13 @@ async fn apply_static_entry(world: &World, changes: Value) -> String {
     name
 }
 
-async fn static_entry(world: &World, name: &str, rendered: bool, masked: bool, set: bool) {
+pub(crate) async fn static_entry(
+    world: &World,
+    name: &str,
+    rendered: bool,
+    masked: bool,
+    set: bool,
+) {
     let objects = Api::<ClusterStaticEntry>::all(world.client.clone());
     wait_until(&format!("the status of {name}"), SOON, || async {
         let object = objects.get(name).await.map_err(|error| error.to_string())?;
@@ -63,10 +73,21 @@ async fn apply_id(world: &World, name: &str, changes: Value) -> String {
 #[tokio::test]
 async fn the_first_status_says_that_work_is_under_way() {
     let world = World::new().await;
-    let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
+    let id = apply_id(&world, "web", json!({}));
+    first_status_is_unknown::<ClusterSPIFFEID>(&world, id).await;
+    let entry = apply_static_entry(&world, json!({}));
+    first_status_is_unknown::<ClusterStaticEntry>(&world, entry).await;
+}
+
+/// Watches what statuses the object gets that `apply` makes, until it is ready.
+async fn first_status_is_unknown<K>(world: &World, apply: impl Future<Output = String>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + 'static,
+{
+    let objects = Api::<K>::all(world.client.clone());
     let parameters = kube::runtime::watcher::Config::default();
     let mut seen = Box::pin(kube::runtime::watcher(objects, parameters));
-    let name = apply_id(&world, "web", json!({})).await;
+    let name = apply.await;
     let mut statuses = Vec::new();
     let settled = tokio::time::timeout(SOON, async {
         use futures::StreamExt;
@@ -75,26 +96,29 @@ async fn the_first_status_says_that_work_is_under_way() {
             let (Apply(object) | InitApply(object)) = event.unwrap() else {
                 continue;
             };
-            let status = object.status.clone().unwrap_or_default();
-            if object.name_any() != name || status.conditions.is_empty() {
+            if object.name_any() != name {
                 continue;
             }
-            assert_eq!(status.observed_generation, object.metadata.generation);
-            let ready = status
-                .conditions
-                .iter()
-                .find(|it| it.type_ == "Ready")
-                .unwrap();
-            statuses.push(ready.status.clone());
-            if ready.status == "True" {
+            let generation = object.meta().generation;
+            let status = serde_json::to_value(&object).unwrap()["status"].take();
+            let Some(conditions) = status["conditions"].as_array() else {
+                continue;
+            };
+            assert_eq!(status["observedGeneration"].as_i64(), generation);
+            let of = |kind: &str| conditions.iter().find(|it| it["type"] == kind);
+            let reconciling = of("Reconciling").is_some_and(|it| it["status"] == "True");
+            let ready = of("Ready").unwrap()["status"].as_str().unwrap().to_owned();
+            let is_ready = ready == "True";
+            statuses.push((ready, reconciling));
+            if is_ready {
                 return;
             }
         }
     });
     settled.await.unwrap();
     assert_eq!(
-        statuses.first().map(String::as_str),
-        Some("Unknown"),
+        statuses.first(),
+        Some(&("Unknown".to_owned(), true)),
         "{statuses:?}"
     );
 }
@@ -156,6 +180,17 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
     let uid = failing[0].uid().unwrap();
     let note = world.event(&world.namespace, &uid, "InvalidSPIFFEID").await;
     assert!(note.contains("/a role") && note.contains(&name), "{note}");
+    let last = failing[11].uid().unwrap();
+    world
+        .event(&world.namespace, &last, "InvalidSPIFFEID")
+        .await;
+    let objects = Api::<ClusterSPIFFEID>::all(world.client.clone());
+    let uid = objects.get(&name).await.unwrap().uid().unwrap();
+    let note = world.event("default", &uid, "InvalidSPIFFEID").await;
+    let pod = format!("pod {}/bad-", world.namespace);
+    assert!(note.contains(&pod), "{note}");
+    let notes = world.event_notes("default", &uid, "InvalidSPIFFEID").await;
+    assert_eq!(notes.len(), 1, "one is told as an example: {notes:?}");
 
     let repaired = json!({ "metadata": { "annotations": { "role": "web" } } });
     for pod in &failing {
