@@ -128,11 +128,6 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
     let world = World::new().await;
     // Of what fails before a trust domain is settled only the first ten pods are told.
     world.trust_domain_condition("Ready", "True").await;
-    let name = apply_id(&world,
-            "web",
-            json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ index .PodMeta.Annotations \"role\" }}" }),
-        )
-        .await;
     let pods = Api::<Pod>::namespaced(world.client.clone(), &world.namespace);
     let mut failing = Vec::new();
     for at in 0..12 {
@@ -148,6 +143,11 @@ async fn pods_that_fail_are_named_and_all_others_are_served() {
         json!({ "metadata": { "annotations": { "role": "web" } } }),
     )
     .await;
+    let name = apply_id(&world,
+            "web",
+            json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ index .PodMeta.Annotations \"role\" }}" }),
+        )
+        .await;
     let status = world
         .cluster_spiffe_id_stats(&name, |stats| {
             stats.pod_entry_render_failures == 12 && stats.entries_to_set == 1
