@@ -93,20 +93,12 @@ pub fn merge(
                 type_: report.kind.into(),
                 status: status.into(),
                 reason: report.reason.into(),
-                message: truncate(&report.message).into(),
+                message: crate::truncate(&report.message, MAX_MESSAGE_LENGTH).into(),
                 observed_generation: generation,
                 last_transition_time: since,
             }
         })
         .collect()
-}
-
-fn truncate(message: &str) -> &str {
-    let mut end = message.len().min(MAX_MESSAGE_LENGTH);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

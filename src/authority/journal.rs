@@ -357,19 +357,6 @@ pub enum JournalError {
     },
 }
 
-impl JournalError {
-    /// A word for conditions, events and metrics.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Missing | Self::MissingKey { .. } => "JournalIncomplete",
-            Self::OtherTrustDomain { .. } => "OtherTrustDomain",
-            Self::Version { .. } => "JournalTooNew",
-            _ => "JournalUnreadable",
-        }
-    }
-}
-
 fn read_material(
     record: &Record,
     certificates: CaCertificates,

@@ -1,7 +1,7 @@
 //! The command line: subcommands and their flags, each flag with an environment twin.
 //!
-//! Parsing and printing only; what a subcommand does is in the library. Errors are one line that
-//! says what to do.
+//! What `run` starts and what `render` evaluates with is elsewhere in the library. Errors are one
+//! line that says what to do.
 
 mod crds;
 pub mod render;

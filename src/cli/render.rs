@@ -10,11 +10,7 @@ pub mod plan;
 pub mod print;
 pub mod read;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -101,16 +97,11 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
     objects.apply(read::objects(&sources));
     let report = render_objects(objects, &arguments.trust_domain)?;
     let text = print::to_text(&report, arguments.output)?;
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(format!("cannot write to standard output: {error}"));
-        }
-        _ => {}
-    }
+    let printed = super::print(&text)?;
     Ok(if report.has_failures() {
         ExitCode::FAILURE
     } else {
-        ExitCode::SUCCESS
+        printed
     })
 }
 

@@ -45,7 +45,7 @@ pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
     tasks.spawn(cluster_static_entries(context.clone(), health.clone()));
 }
 
-/// What was seen in the list under way, and what to do when it is complete.
+/// What was seen in the list under way, if there is one.
 struct Listing<T> {
     seen: Option<BTreeSet<T>>,
 }

@@ -1,6 +1,6 @@
 //! A watch that never gives up and never takes an error for a fact.
 //!
-//! [`follow`] turns kube's watcher into three kinds of news. An object that vanished during a gap
+//! [`follow`] turns kube's watcher into [`News`]. An object that vanished during a gap
 //! is reported only once a complete list has been seen; a failed list or watch reports nothing.
 
 use std::pin::pin;

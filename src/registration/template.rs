@@ -174,12 +174,6 @@ impl Template {
         }
     }
 
-    /// Whether the result depends on the node.
-    #[must_use]
-    pub fn uses_node(&self) -> bool {
-        self.uses.keys().any(|section| !section.is_of_pod())
-    }
-
     /// Runs it.
     ///
     /// # Errors
@@ -328,11 +322,7 @@ fn insert(text: &str, insertions: &[(usize, &str)]) -> String {
 }
 
 fn shorten(message: &str) -> String {
-    let mut end = message.len().min(MAX_MESSAGE);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message.get(..end).unwrap_or_default().into()
+    crate::truncate(message, MAX_MESSAGE).into()
 }
 
 #[cfg(test)]

@@ -62,23 +62,7 @@ async fn entries(operator: &Operator, world: &World) -> Option<f64> {
 
 /// Waits for the answer to a request for longer than a test usually does.
 async fn answer(world: &World, request: &PodCertificateRequest) -> PodCertificateRequest {
-    let requests = Api::<PodCertificateRequest>::namespaced(world.client.clone(), &world.namespace);
-    wait_until("an answer after the outage", CAUGHT_UP, || async {
-        let current = requests
-            .get(&request.name_any())
-            .await
-            .map_err(|e| e.to_string())?;
-        let answered = current
-            .status
-            .as_ref()
-            .is_some_and(|it| it.conditions.is_some());
-        if answered {
-            Ok(current)
-        } else {
-            Err("no condition".to_owned())
-        }
-    })
-    .await
+    world.kubelet.late_answer(request, CAUGHT_UP).await
 }
 
 async fn is_led_again(operator: &Operator) {

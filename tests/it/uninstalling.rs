@@ -141,26 +141,7 @@ async fn the_kinds_may_go_and_come_back_while_the_operator_runs() {
     world.apply_trust_domain(json!({})).await;
     let id = world.apply_cluster_spiffe_id("web", json!({})).await;
     // The watches come back with the pause that errors cause.
-    let answer = wait_until("the request to be answered", LEASE_EXPIRED, || async {
-        let requests = Api::<k8s_openapi::api::certificates::v1::PodCertificateRequest>::namespaced(
-            world.client.clone(),
-            &world.namespace,
-        );
-        let current = requests
-            .get(&request.name_any())
-            .await
-            .map_err(|e| e.to_string())?;
-        let answered = current
-            .status
-            .as_ref()
-            .is_some_and(|it| it.conditions.is_some());
-        if answered {
-            Ok(current)
-        } else {
-            Err("no condition".to_owned())
-        }
-    })
-    .await;
+    let answer = world.kubelet.late_answer(&request, LEASE_EXPIRED).await;
     world.verified_chain(&answer).await;
     condition::<spiffe_operator::api::ClusterSPIFFEID>(&world.client, &id, "Ready", "True").await;
     assert_eq!(

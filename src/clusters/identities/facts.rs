@@ -17,7 +17,6 @@ pub(super) struct Facts {
     interner: Interner,
     pods: BTreeMap<Arc<str>, Arc<PodFacts>>,
     namespaces: BTreeMap<String, KnownNamespace>,
-    /// Whether a complete list of namespaces was seen.
     nodes: BTreeMap<Arc<str>, Arc<NodeFacts>>,
     endpoint_slices: BTreeMap<(String, String), Arc<EndpointSlice>>,
 }

@@ -1,6 +1,6 @@
 //! What a kubelet does to get a pod its certificate.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     ByteString,
@@ -164,9 +164,18 @@ impl Kubelet {
 
     /// Waits until the request has a condition, and gives it.
     pub(crate) async fn answer(&self, request: &PodCertificateRequest) -> PodCertificateRequest {
+        self.late_answer(request, SOON).await
+    }
+
+    /// As [`Self::answer`], within `limit`.
+    pub(crate) async fn late_answer(
+        &self,
+        request: &PodCertificateRequest,
+        limit: Duration,
+    ) -> PodCertificateRequest {
         let api = self.api(&request.namespace().unwrap());
         let name = request.name_any();
-        wait_until(&format!("an answer to {name}"), SOON, || async {
+        wait_until(&format!("an answer to {name}"), limit, || async {
             let current = api
                 .get(&name)
                 .await
