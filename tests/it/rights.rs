@@ -313,7 +313,14 @@ async fn a_right_that_is_missing_is_named_in_the_status() {
     assert!(ready.message.contains("forbidden"), "{}", ready.message);
     let errors =
         "spiffe_operator_reconcile_errors_total{kind=\"TrustDomain\",reason=\"Authority\"}";
-    assert!(operator.metric(errors).await.unwrap() >= 1.0);
+    // It is counted after the status was written.
+    wait_until("the error to be counted", SOON, || async {
+        let counted = operator.metric(errors).await;
+        (counted >= Some(1.0))
+            .then_some(())
+            .ok_or(format!("{counted:?}"))
+    })
+    .await;
 
     install_rights(&own).await;
     world.trust_domain_condition("Ready", "True").await;
