@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(server: serde_json::Value) -> Result<Option<ServerSettings>, SettingsError> {
+    fn parse(server: &serde_json::Value) -> Result<Option<ServerSettings>, SettingsError> {
         let spec = json!({
             "trustDomain": "example.org",
             "authority": { "selfSigned": {} },
@@ -80,12 +80,12 @@ mod tests {
 
     #[test]
     fn agents_live_as_long_as_others_unless_it_is_said() {
-        let settings = parse(json!({})).unwrap().unwrap();
+        let settings = parse(&json!({})).unwrap().unwrap();
         assert_eq!(settings.port, 8081);
         assert_eq!(settings.agent_ttl, Duration::from_hours(2));
-        let settings = parse(json!({ "agentTTL": "30m" })).unwrap().unwrap();
+        let settings = parse(&json!({ "agentTTL": "30m" })).unwrap().unwrap();
         assert_eq!(settings.agent_ttl, Duration::from_mins(30));
-        assert_eq!(parse(json!(null)), Ok(None));
+        assert_eq!(parse(&json!(null)), Ok(None));
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
             ),
             (json!({ "agentTTL": "1d" }), "spec.server.agentTTL: "),
         ] {
-            let problem = parse(server).unwrap_err().to_string();
+            let problem = parse(&server).unwrap_err().to_string();
             assert!(problem.starts_with(expected), "{problem}");
         }
     }
