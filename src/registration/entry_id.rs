@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::entry::{Entry, EntryKey};
+use crate::spiffe::TrustDomainName;
 
 /// Longest ID that a caller may choose, in bytes, as spire-server has it.
 const MAX_LENGTH: usize = 255;
@@ -164,7 +165,7 @@ pub(super) fn revision(entry: &Entry) -> i64 {
         content.number(ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)));
     }
     content.texts(entry.dns_names.iter().map(String::as_str));
-    content.texts(entry.federates_with.iter().map(|name| name.as_str()));
+    content.texts(entry.federates_with.iter().map(TrustDomainName::as_str));
     for flag in [entry.admin, entry.downstream, entry.store_svid] {
         content.number(flag.into());
     }

@@ -79,13 +79,12 @@ impl Candidates {
         self.winner_count
     }
 
-    pub(super) fn insert(&mut self, entry: Arc<Entry>) {
-        let name = scope_of(&entry);
+    pub(super) fn insert(&mut self, entry: &Arc<Entry>) {
+        let name = scope_of(entry);
         if !self.scopes.contains_key(name) {
             self.scopes
-                .insert(shared_scope(&entry, name), Scope::default());
+                .insert(shared_scope(entry, name), Scope::default());
         }
-        let name = scope_of(&entry);
         if let Some(scope) = self.scopes.get_mut(name) {
             let is_new_key = scope.insert(entry.clone());
             self.winner_count += usize::from(is_new_key);

@@ -50,7 +50,7 @@ impl Exchange {
             candidates.remove(entry);
         }
         for entry in self.new.iter().filter(|entry| entry.key == *key) {
-            candidates.insert(entry.clone());
+            candidates.insert(entry);
         }
     }
 
