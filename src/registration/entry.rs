@@ -7,9 +7,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::{dns_name, template::RunTemplateError};
+use super::{
+    dns_name,
+    entry_id::{EntryId, revision},
+    template::RunTemplateError,
+};
 use crate::spiffe::{ParseSpiffeIdError, SpiffeId, TrustDomainName};
 
+/// The path of the server's SPIFFE ID.
+const SERVER_PATH: &str = "/spire/server";
 /// What a selector of a pod's UID starts with.
 const POD_UID: &str = "k8s:pod-uid:";
 
@@ -18,6 +24,10 @@ const POD_UID: &str = "k8s:pod-uid:";
 pub struct Entry {
     /// What makes it distinct.
     pub key: EntryKey,
+    /// What it is called.
+    pub id: EntryId,
+    /// A positive number that another content would not have.
+    pub revision: i64,
     /// The identity.
     pub spiffe_id: SpiffeId,
     /// The agent or server that the entry is delegated to.
@@ -44,6 +54,28 @@ pub struct Entry {
     pub source: Arc<Source>,
     /// The pod it was made for.
     pub pod: Option<PodRef>,
+    /// What only an entry has that was made through the Entry API.
+    pub registered: Option<Box<Registered>>,
+}
+
+/// What only an entry has that was made through the Entry API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The generation of the RegistrationEntry: 1, and one more with every update.
+    pub generation: i64,
+    /// From when on it does not count, in seconds since 1970.
+    pub expires_at: Option<i64>,
+    /// Attributes, when the caller gave any.
+    pub attributes: Option<AdditionalAttributes>,
+}
+
+/// Further attributes of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdditionalAttributes {
+    /// Agents fetch the X.509-SVID only once a workload asks for it.
+    pub disable_x509_svid_prefetch: bool,
+    /// JWT-SVIDs carry an ID of their own (`jti`).
+    pub jwt_svid_include_jti: bool,
 }
 
 /// A pod, by all its names.
@@ -64,6 +96,8 @@ pub enum SourceKind {
     ClusterSpiffeId,
     /// A ClusterStaticEntry.
     ClusterStaticEntry,
+    /// A RegistrationEntry, which holds what was made through the Entry API.
+    RegistrationEntry,
 }
 
 /// The object that declares an entry. The order of sources is that of precedence: of two that
@@ -188,6 +222,27 @@ impl EntryError {
             self,
             Self::DnsName { .. } | Self::NoPath { .. } | Self::ReservedPath { .. }
         )
+    }
+}
+
+impl Entry {
+    /// The same entry with its [revision](Self::revision).
+    pub(super) fn with_revision(mut self) -> Self {
+        self.revision = revision(&self);
+        self
+    }
+
+    /// From when on it does not count, in seconds since 1970; none when it never expires.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<i64> {
+        self.registered.as_ref()?.expires_at
+    }
+
+    /// Whether it is a node alias: agents that have its selectors may fetch the entries whose
+    /// parent has its SPIFFE ID.
+    #[must_use]
+    pub fn is_node_alias(&self) -> bool {
+        self.parent_id.path() == SERVER_PATH
     }
 }
 
@@ -378,6 +433,16 @@ impl SourceKind {
         match self {
             Self::ClusterSpiffeId => "ClusterSPIFFEID",
             Self::ClusterStaticEntry => "ClusterStaticEntry",
+            Self::RegistrationEntry => "RegistrationEntry",
+        }
+    }
+
+    /// The API version of the kind.
+    #[must_use]
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::ClusterSpiffeId | Self::ClusterStaticEntry => "spire.spiffe.io/v1alpha1",
+            Self::RegistrationEntry => "spiffe-operator.io/v1alpha1",
         }
     }
 }
