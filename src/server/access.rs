@@ -27,7 +27,10 @@ impl Access {
             ("spire.api.server.agent.v1.Agent", "AttestAgent")
             | ("spire.api.server.bundle.v1.Bundle", "GetBundle") => Self::Anyone,
             ("spire.api.server.agent.v1.Agent", "RenewAgent" | "PostStatus")
-            | ("spire.api.server.entry.v1.Entry", "GetAuthorizedEntries" | "SyncAuthorizedEntries")
+            | (
+                "spire.api.server.entry.v1.Entry",
+                "GetAuthorizedEntries" | "SyncAuthorizedEntries",
+            )
             | (
                 "spire.api.server.svid.v1.SVID",
                 "BatchNewX509SVID" | "NewJWTSVID" | "BatchNewWITSVID",
@@ -67,7 +70,9 @@ mod tests {
     fn is_that_of_the_stock_policy() {
         let access = |service: &str, method| {
             let package = service.to_lowercase();
-            Access::to(&format!("/spire.api.server.{package}.v1.{service}/{method}"))
+            Access::to(&format!(
+                "/spire.api.server.{package}.v1.{service}/{method}"
+            ))
         };
         for (service, method, expected) in [
             ("Agent", "AttestAgent", Access::Anyone),
@@ -93,11 +98,20 @@ mod tests {
             ("Debug", "GetInfo", Access::Local),
             ("Logger", "SetLogLevel", Access::Local),
         ] {
-            assert_eq!(access(service, method), Some(expected), "{service}.{method}");
+            assert_eq!(
+                access(service, method),
+                Some(expected),
+                "{service}.{method}"
+            );
         }
         let health = Access::to("/grpc.health.v1.Health/Check");
         assert_eq!(health, Some(Access::Local));
-        for unknown in ["", "/", "/a/b", "spire.api.server.agent.v1.Agent/AttestAgent"] {
+        for unknown in [
+            "",
+            "/",
+            "/a/b",
+            "spire.api.server.agent.v1.Agent/AttestAgent",
+        ] {
             assert_eq!(Access::to(unknown), None, "{unknown}");
         }
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -86,18 +86,15 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminSocketError> {
     Ok(listener)
 }
 
-/// Accepts connections for ever.
+/// Accepts connections for ever; all end with `end`.
 pub(super) async fn accept(
     listener: UnixListener,
-    connections: mpsc::Sender<io::Result<Connection<tokio::net::UnixStream>>>,
+    connections: mpsc::Sender<io::Result<Connection<UnixStream>>>,
+    end: CancellationToken,
 ) {
     loop {
         let accepted = match listener.accept().await {
-            Ok((stream, _)) => Ok(Connection::new(
-                stream,
-                Caller::Local,
-                CancellationToken::new(),
-            )),
+            Ok((stream, _)) => Ok(Connection::new(stream, Caller::Local, end.child_token())),
             Err(error) => Err(error),
         };
         // Fails only once the server ends.

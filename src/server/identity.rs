@@ -18,8 +18,8 @@ use crate::api::CaKeyType;
 use crate::authority::{Authority, KeyError, PrivateKey, SignError, SvidRequest};
 use crate::runtime::clock;
 use crate::server::context::ServerContext;
-use crate::server::validity::validity;
 use crate::server::tls::{Trust, server_config};
+use crate::server::validity::validity;
 use crate::spiffe::SpiffeId;
 
 /// How soon a failure is tried again.
@@ -31,7 +31,9 @@ enum IdentityError {
     #[error("the server's key cannot be made: {source}")]
     Key { source: KeyError },
     #[error("the server's key cannot be read back: {source}")]
-    KeyForm { source: rustls_pki_types::pem::Error },
+    KeyForm {
+        source: rustls_pki_types::pem::Error,
+    },
     #[error("the server's X.509-SVID cannot be signed: {source}")]
     Sign { source: SignError },
     #[error("TLS cannot be configured: {source}")]

@@ -37,11 +37,12 @@ pub(super) type TlsConnection = Connection<TlsStream<TcpStream>>;
 pub(super) type Sender = mpsc::Sender<io::Result<TlsConnection>>;
 
 /// Accepts connections for ever, each with the TLS configuration of its moment; without one they
-/// are closed at once.
+/// are closed at once. All connections end with `end`.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     connections: Sender,
+    end: CancellationToken,
 ) {
     let anonymous = Arc::new(Anonymous::default());
     let mut handshakes: VecDeque<AbortOnDropHandle<()>> = VecDeque::new();
@@ -63,6 +64,7 @@ pub(super) async fn accept(
             address,
             Arc::clone(&anonymous),
             connections.clone(),
+            end.child_token(),
         );
         handshakes.retain(|handshake| !handshake.is_finished());
         if handshakes.len() >= MAX_HANDSHAKES {
@@ -78,6 +80,7 @@ async fn handshake(
     address: SocketAddr,
     anonymous: Arc<Anonymous>,
     connections: Sender,
+    end: CancellationToken,
 ) {
     // Without it small answers wait for acknowledgements; that it cannot be set harms nothing.
     let _ = stream.set_nodelay(true);
@@ -92,7 +95,6 @@ async fn handshake(
             return;
         }
     };
-    let end = CancellationToken::new();
     let leaf = stream.get_ref().1.peer_certificates();
     let caller = match leaf.and_then(|chain| chain.first()) {
         None => {

@@ -115,7 +115,9 @@ impl RateLimits {
     }
 
     fn forget_quiet_addresses(&self) {
-        let calls = self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let calls = self
+            .calls
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if !calls.is_multiple_of(FORGET_EVERY) {
             return;
         }
@@ -197,7 +199,10 @@ mod tests {
         };
         let caller = anonymous("127.0.0.1");
         for limit in [Limit::Attestation, Limit::X509Signing, Limit::JwtSigning] {
-            limits.wait(&settings, limit, &caller, 10_000).await.unwrap();
+            limits
+                .wait(&settings, limit, &caller, 10_000)
+                .await
+                .unwrap();
         }
         let always = limits.wait(&settings, Limit::Status, &caller, 10_000).await;
         assert!(always.is_err());

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
@@ -83,7 +84,9 @@ async fn serve_tcp(
                 listening.send_replace(Some(Ok(())));
                 tracing::info!(trust_domain = %context.trust_domain, %address, "Starting Server APIs");
                 let (sender, connections) = mpsc::channel(BACKLOG);
-                let accepting = listener::accept(listener, tls.clone(), sender);
+                let end = CancellationToken::new();
+                let _guard = end.clone().drop_guard();
+                let accepting = listener::accept(listener, tls.clone(), sender, end);
                 serve(context, services::over_tcp(context), connections, accepting).await;
             }
             Err(error) => {
@@ -119,7 +122,9 @@ async fn serve_admin_socket(context: &Arc<ServerContext>, path: &std::path::Path
 async fn serve_socket(context: &Arc<ServerContext>, listener: UnixListener) {
     let (sender, connections) = mpsc::channel(BACKLOG);
     let routes = services::on_admin_socket(context).await;
-    let accepting = admin_socket::accept(listener, sender);
+    let end = CancellationToken::new();
+    let _guard = end.clone().drop_guard();
+    let accepting = admin_socket::accept(listener, sender, end);
     serve(context, routes, connections, accepting).await;
 }
 

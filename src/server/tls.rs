@@ -16,7 +16,9 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
-use crate::spiffe::{Bundle, SpiffeId, TrustDomainName, VerifyError, check_x509_svid, verify_x509_svid};
+use crate::spiffe::{
+    Bundle, SpiffeId, TrustDomainName, VerifyError, check_x509_svid, verify_x509_svid,
+};
 
 /// Most certificates of a client's chain; more are refused before anything is verified.
 const MAX_CHAIN: usize = 10;
@@ -43,7 +45,9 @@ impl Trust {
         let bundle = if id.is_member_of(own) || !self.admin_ids.contains(&id) {
             Some(&self.bundle)
         } else {
-            self.foreign.values().find(|it| id.is_member_of(it.trust_domain()))
+            self.foreign
+                .values()
+                .find(|it| id.is_member_of(it.trust_domain()))
         };
         let Some(bundle) = bundle else {
             return Err(VerifyError::OtherTrustDomain { id });

@@ -8,8 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 const BACKDATING: SignedDuration = SignedDuration::from_secs(10);
 
 /// Start and end of an X.509-SVID that is signed at `now` and lives for `ttl`.
-#[must_use]
-pub fn validity(now: Timestamp, ttl: Duration) -> (Timestamp, Timestamp) {
+pub(super) fn validity(now: Timestamp, ttl: Duration) -> (Timestamp, Timestamp) {
     let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
     (
         now.saturating_sub(BACKDATING).unwrap_or(Timestamp::MIN),

@@ -33,6 +33,7 @@ mod registration;
 mod render;
 mod rights;
 mod rotation;
+mod spire_transport;
 mod support;
 mod uninstalling;
 mod unusual_names;

@@ -12,6 +12,7 @@ mod published;
 mod reconcile;
 mod rights;
 mod serve;
+mod server;
 mod status;
 mod withdraw;
 mod worker;

@@ -9,6 +9,7 @@ use crate::controllers::trust_domain::authority::Problem;
 use crate::controllers::trust_domain::publish::Outcome;
 use crate::controllers::trust_domain::rights::rule_to_add;
 use crate::domains::{Conflict, DomainSettings, SettingsError, cluster_trust_bundle_name};
+use crate::server::Listening;
 
 /// Somebody signs.
 const AUTHORITY_READY: &str = "AuthorityReady";
@@ -16,6 +17,8 @@ const AUTHORITY_READY: &str = "AuthorityReady";
 const BUNDLE_PUBLISHED: &str = "BundlePublished";
 /// Pods can ask for certificates.
 const POD_CERTIFICATES: &str = "PodCertificates";
+/// The API of spire-server is served.
+const SERVER_READY: &str = "ServerReady";
 /// Reason of [`POD_CERTIFICATES`] where the cluster is too old for them.
 const API_NOT_SERVED: &str = "APINotServed";
 /// Certificates live shorter than asked for, because the CA ends before.
@@ -41,6 +44,8 @@ pub(super) struct Seen {
     pub(super) config_map_problem: Option<String>,
     pub(super) troubled_config_maps: Vec<(String, Outcome)>,
     pub(super) entries: usize,
+    /// Whether the server listens on this replica; none while that is not known.
+    pub(super) listening: Option<Listening>,
     authorities: Vec<AuthorityStatus>,
     sequence: Option<u64>,
     active_until: Option<Timestamp>,
@@ -61,6 +66,7 @@ impl Seen {
             config_map_problem: None,
             troubled_config_maps: Vec::new(),
             entries: 0,
+            listening: None,
             authorities: Vec::new(),
             sequence: None,
             active_until: None,
@@ -153,6 +159,7 @@ pub(super) fn serving(
         bundle(settings, seen),
         pod_certificates(settings, seen),
     ];
+    reports.extend(server(settings, seen));
     // What is wrong comes before what is only waited for, which may be its consequence.
     let unmet = [State::False, State::Unknown].iter().find_map(|state| {
         // Nobody can do anything about an API that is not there, and everything else works.
@@ -262,6 +269,28 @@ fn authority(seen: &Seen, now: Timestamp) -> Report {
             Report::new(AUTHORITY_READY, State::Unknown, "Preparing", message)
         }
     }
+}
+
+/// Whether the server listens, where the object asks for one.
+fn server(settings: &DomainSettings, seen: &Seen) -> Option<Report> {
+    let port = settings.server.as_ref()?.port;
+    let report = match &seen.listening {
+        None => Report::new(
+            SERVER_READY,
+            State::Unknown,
+            "Starting",
+            "the server is being started",
+        ),
+        Some(Ok(())) => {
+            let message = format!("SPIRE agents and servers are served on port {port}");
+            Report::new(SERVER_READY, true, "Listening", message)
+        }
+        Some(Err(problem)) => {
+            let message = format!("{problem}; it is tried again");
+            Report::new(SERVER_READY, false, "NotListening", message)
+        }
+    };
+    Some(report)
 }
 
 fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {

@@ -42,6 +42,12 @@ pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A TCP port of the loopback interface that nothing listened on a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 /// A trust domain that no other test of this process uses.
 pub(crate) fn unique_trust_domain() -> String {
     format!("{}.test", unique("td"))

@@ -79,6 +79,8 @@ impl Operator {
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .args(["--namespace", namespace, "--http-address", "127.0.0.1:0"])
+            .args(["--server-address", "127.0.0.1", "--admin-socket"])
+            .arg(log.with_extension("").join("{name}"))
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -111,6 +113,11 @@ impl Operator {
     /// `host:port` of its health and metrics endpoints.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The administration socket of the server of the TrustDomain `name`.
+    pub(crate) fn admin_socket(&self, name: &str) -> PathBuf {
+        self.log.with_extension("").join(name)
     }
 
     /// Its process.
