@@ -123,6 +123,31 @@ impl SpireServerCli {
         run(&self.program, arguments.iter().copied().chain(socket)).await
     }
 
+    /// What a command that must succeed prints, with all of `words` in it.
+    pub(crate) async fn says(&self, arguments: &str, words: &[&str]) -> String {
+        let said = self.run(arguments).await;
+        let said = said.unwrap_or_else(|said| panic!("spire-server {arguments}: {said}"));
+        for word in words {
+            assert!(
+                said.contains(word),
+                "spire-server {arguments}: {word:?} in {said}"
+            );
+        }
+        said
+    }
+
+    /// Runs a command that must fail, and say `word`.
+    pub(crate) async fn refuses(&self, arguments: &str, word: &str) {
+        let said = self.run(arguments).await;
+        let Err(said) = said else {
+            panic!("spire-server {arguments} succeeded: {said:?}")
+        };
+        assert!(
+            said.contains(word),
+            "spire-server {arguments}: {word:?} in {said}"
+        );
+    }
+
     /// What a command that must succeed prints as JSON.
     pub(crate) async fn json(&self, arguments: &str) -> Value {
         let said = self.run(&format!("{arguments} -output json")).await;
