@@ -161,6 +161,16 @@ pub(super) fn spiffe_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": SPIFFE_ID_WITH_PATH })
 }
 
+/// SPIFFE IDs of administrators.
+pub(super) fn admin_ids(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "string", "pattern": SPIFFE_ID_WITH_PATH },
+        "maxItems": 256,
+        "x-kubernetes-list-type": "set",
+    })
+}
+
 /// Selectors, at least one.
 pub(super) fn selectors(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
