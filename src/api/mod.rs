@@ -13,9 +13,11 @@ mod definitions;
 pub mod duration;
 mod schema;
 mod trust_domain;
+mod trust_domain_server;
 
 pub use cluster_federated_trust_domain::*;
 pub use cluster_spiffe_id::*;
 pub use cluster_static_entry::*;
 pub use definitions::custom_resource_definitions;
 pub use trust_domain::*;
+pub use trust_domain_server::*;

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::api::duration::{self, ParseDurationError};
 use crate::api::{
-    AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, TrustDomainSpec,
+    AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, JwtKeyType,
+    TrustDomainSpec,
 };
+use crate::domains::ServerSettings;
 use crate::domains::names::{default_signer_name, signer_name_error};
 use crate::registration;
-use crate::spiffe::{ParseTrustDomainError, TrustDomainName};
+use crate::spiffe::{ParseSpiffeIdError, ParseTrustDomainError, TrustDomainName};
 
 /// Shortest lifetime of a pod certificate (`certificates.k8s.io`).
 const MIN_POD_CERTIFICATE_TTL: Duration = Duration::from_hours(1);
@@ -26,12 +28,20 @@ pub struct DomainSettings {
     pub ca_ttl: Duration,
     /// Subject of the CA.
     pub subject: CaSubject,
+    /// Lifetime of JWT-SVIDs where an entry names none.
+    pub jwt_svid_ttl: Duration,
+    /// Key type of the keys that sign JWT-SVIDs.
+    pub jwt_key_type: JwtKeyType,
+    /// The issuer that JWT-SVIDs name, if any.
+    pub jwt_issuer: Option<String>,
     /// Signer name of pod certificates.
     pub signer_name: String,
     /// Lifetime of pod certificates.
     pub pod_certificate_ttl: Duration,
     /// Where copies of the bundle go.
     pub bundle_config_maps: Option<BundleConfigMapSettings>,
+    /// How it is served to SPIRE agents, servers and tools, if it is.
+    pub server: Option<ServerSettings>,
     /// What becomes of the keys.
     pub deletion_policy: DeletionPolicy,
 }
@@ -40,6 +50,14 @@ pub struct DomainSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
+    /// An administrator who has no SPIFFE ID.
+    #[error("spec.server.adminIDs: {id:?}: {source}")]
+    AdminId {
+        /// What stands in its place.
+        id: String,
+        /// What is wrong with it.
+        source: ParseSpiffeIdError,
+    },
     /// Not exactly one authority.
     #[error("spec.authority: give exactly one of selfSigned and secretRef")]
     Authority,
@@ -61,6 +79,12 @@ pub enum SettingsError {
         #[from]
         source: registration::SettingsError,
     },
+    /// No TCP port.
+    #[error("spec.server.port: {port} is no port; choose one from 1 to 65535")]
+    ServerPort {
+        /// What stands in its place.
+        port: i32,
+    },
     /// An illegal signer name.
     #[error("spec.podCertificates.signerName: {problem}")]
     SignerName {
@@ -70,6 +94,9 @@ pub enum SettingsError {
     /// A leaf could outlive its CA.
     #[error("spec.caTTL: must be at least 6 times podCertificates.ttl and x509SVID.ttl")]
     TooShortCa,
+    /// A token could outlive its key.
+    #[error("spec.caTTL: must be at least 6 times jwtSVID.ttl")]
+    TooShortJwtKey,
     /// No trust domain name.
     #[error("spec.trustDomain: {source}")]
     TrustDomain {
@@ -110,6 +137,10 @@ impl DomainSettings {
         if spec.authority.self_signed.is_some() && ca_ttl < longest_leaf.saturating_mul(6) {
             return Err(SettingsError::TooShortCa);
         }
+        let jwt_svid_ttl = parse("jwtSVID.ttl", &spec.jwt_svid.ttl)?;
+        if ca_ttl < jwt_svid_ttl.saturating_mul(6) {
+            return Err(SettingsError::TooShortJwtKey);
+        }
         let signer_name = match &spec.pod_certificates.signer_name {
             Some(name) => match signer_name_error(name) {
                 Some(problem) => return Err(SettingsError::SignerName { problem }),
@@ -124,9 +155,13 @@ impl DomainSettings {
             key_type: spec.key_type,
             ca_ttl,
             subject: spec.subject.clone(),
+            jwt_svid_ttl,
+            jwt_key_type: spec.jwt_svid.key_type,
+            jwt_issuer: spec.jwt_svid.issuer.clone(),
             signer_name,
             pod_certificate_ttl,
             bundle_config_maps: spec.bundle_config_maps.clone(),
+            server: ServerSettings::parse(spec)?,
             deletion_policy: spec.deletion_policy,
         })
     }
