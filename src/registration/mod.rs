@@ -9,6 +9,7 @@
 
 pub mod dns_name;
 pub mod entry;
+pub mod entry_error;
 pub mod entry_id;
 pub mod facts;
 mod go_model;
@@ -31,9 +32,9 @@ mod template_syntax;
 mod template_types;
 
 pub use entry::{
-    AdditionalAttributes, Entry, EntryError, EntryKey, EntrySelector, PodRef, Registered, Source,
-    SourceKind,
+    AdditionalAttributes, Entry, EntryKey, EntrySelector, PodRef, Registered, Source, SourceKind,
 };
+pub use entry_error::EntryError;
 pub use entry_id::{EntryId, EntryIdError};
 pub use facts::{FieldSet, NodeFacts, PodDetail, PodFacts};
 pub use labels::{Interner, Labels};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::{
     dns_name,
-    entry::{
-        Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, check_dns_names,
-        check_parent_id, check_workload_id, parse_member_id, push_new,
+    entry::{Entry, EntryKey, EntrySelector, PodRef, Source, push_new},
+    entry_error::{
+        EntryError, check_dns_names, check_parent_id, check_workload_id, parse_member_id,
     },
     entry_id::EntryId,
     facts::{NodeFacts, PodFacts},

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    entry::{Entry, EntryError, PodRef, Source},
+    entry::{Entry, PodRef, Source},
+    entry_error::EntryError,
     spec::SpecError,
 };
 use crate::{

@@ -4,9 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    entry::{
-        Entry, EntryError, EntryKey, EntrySelector, Source, check_dns_names, check_parent_id,
-        check_workload_id, parse_member_id, push_new,
+    entry::{Entry, EntryKey, EntrySelector, Source, push_new},
+    entry_error::{
+        EntryError, check_dns_names, check_parent_id, check_workload_id, parse_member_id,
     },
     entry_id::EntryId,
     facts::FieldSet,

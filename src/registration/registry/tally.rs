@@ -12,7 +12,8 @@ use super::{
 use crate::{
     api::ClusterSpiffeIdStats,
     registration::{
-        entry::{Entry, EntryError, EntryKey, PodRef, Source, SourceKind},
+        entry::{Entry, EntryKey, PodRef, Source, SourceKind},
+        entry_error::EntryError,
         masking::{Candidates, Rivals},
         report::{Change, RemovalCause},
     },
