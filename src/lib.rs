@@ -10,6 +10,7 @@
 //! - [`controllers`]: reconcile loops, one folder per kind.
 //! - [`rbac`]: what the operator may do in the Kubernetes API, and why.
 //! - [`runtime`]: the process: leader election, logs, metrics, health, wiring.
+//! - [`server`]: the API of spire-server over gRPC.
 //! - [`cli`]: the command line.
 
 pub mod api;
@@ -21,6 +22,7 @@ pub mod domains;
 pub mod rbac;
 pub mod registration;
 pub mod runtime;
+pub mod server;
 pub mod spiffe;
 pub mod store;
 

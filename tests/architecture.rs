@@ -234,13 +234,13 @@ fn assert_all(check: impl Fn(&Source) -> Vec<String>) {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// Files with this extension, sorted; not those of builds and of hidden folders.
+/// Files with this extension, sorted; not those of builds, of generated code and of hidden folders.
 fn files_under(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && name != "target" {
+        if path.is_dir() && !name.starts_with('.') && name != "target" && name != "generated" {
             found.extend(files_under(&path, extension));
         } else if path.extension().is_some_and(|found| found == extension) {
             found.push(path);

@@ -14,6 +14,7 @@ mod definitions;
 pub mod duration;
 mod schema;
 mod trust_domain;
+mod trust_domain_server;
 
 pub use attested_agent::*;
 pub use cluster_federated_trust_domain::*;
@@ -21,3 +22,4 @@ pub use cluster_spiffe_id::*;
 pub use cluster_static_entry::*;
 pub use definitions::custom_resource_definitions;
 pub use trust_domain::*;
+pub use trust_domain_server::*;

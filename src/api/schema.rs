@@ -176,6 +176,16 @@ pub(super) fn serial_number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 50, "pattern": "^[0-9]+$" })
 }
 
+/// SPIFFE IDs of administrators.
+pub(super) fn admin_ids(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "string", "pattern": SPIFFE_ID_WITH_PATH },
+        "maxItems": 256,
+        "x-kubernetes-list-type": "set",
+    })
+}
+
 /// Selectors, at least one.
 pub(super) fn selectors(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{ServerSpec, schema};
 
 /// A SPIFFE trust domain that this operator serves: who signs, for which objects, with which
 /// lifetimes, and where its bundle is published.
@@ -106,6 +106,10 @@ pub struct TrustDomainSpec {
     /// Publishes the bundle in a ConfigMap of every selected namespace. Unset: in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle_config_maps: Option<BundleConfigMapSettings>,
+    /// Serves the API of spire-server, to stock agents, downstream servers and tools. Unset: to
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSpec>,
     /// What becomes of the keys when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

@@ -23,6 +23,8 @@ pub struct Claim {
     pub class_name: String,
     /// Whether it serves objects without a class, too.
     pub watch_classless: bool,
+    /// The port of its server, if it has one.
+    pub server_port: Option<i32>,
 }
 
 /// Why a TrustDomain must wait.
@@ -39,6 +41,17 @@ pub enum Conflict {
         holder: String,
         /// The class both claim, in words.
         class: String,
+    },
+    /// An older object's server has the same port.
+    #[error(
+        "TrustDomain {holder} is older and is served on port {port} already; \
+         give this one another server.port"
+    )]
+    ServerPort {
+        /// The older object.
+        holder: String,
+        /// The port of both.
+        port: i32,
     },
     /// An older object has the same signer name.
     #[error(
@@ -100,6 +113,15 @@ fn clash(holder: &Claim, claim: &Claim) -> Option<Conflict> {
             class,
         });
     }
+    if let Some(port) = holder
+        .server_port
+        .filter(|_| holder.server_port == claim.server_port)
+    {
+        return Some(Conflict::ServerPort {
+            holder: name(),
+            port,
+        });
+    }
     let classless = |claim: &Claim| claim.watch_classless || claim.class_name.is_empty();
     (classless(holder) && classless(claim)).then(|| Conflict::Class {
         holder: name(),
@@ -121,6 +143,7 @@ mod tests {
             signer_name: format!("spiffe-operator.io/{trust_domain}"),
             class_name: class.into(),
             watch_classless: false,
+            server_port: None,
         }
     }
 
@@ -162,6 +185,21 @@ mod tests {
         both[0].watch_classless = true;
         both[1].watch_classless = true;
         assert!(conflicts(both).contains_key("b"));
+    }
+
+    #[test]
+    fn no_two_have_the_same_port() {
+        let on = |object: &str, port| Claim {
+            server_port: port,
+            ..claim(object, 1, object, object)
+        };
+        assert!(conflicts([on("a", None), on("b", None), on("c", Some(1))]).is_empty());
+        let waiting = conflicts([on("a", Some(1)), on("b", Some(1)), on("c", Some(2))]);
+        let holder = "a".into();
+        assert_eq!(
+            waiting.into_iter().collect::<Vec<_>>(),
+            [("b".into(), Conflict::ServerPort { holder, port: 1 })]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod conflicts;
 mod names;
+mod server;
 mod settings;
 
 pub use conflicts::{Claim, Conflict, conflicts};
@@ -13,4 +14,5 @@ pub use names::{
     SPIFFE_ID_ANNOTATION, agent_object_name, cluster_trust_bundle_name, default_signer_name,
     label_value, name_part, object_name, signer_name_error,
 };
+pub use server::ServerSettings;
 pub use settings::{DomainSettings, SettingsError};

@@ -6,9 +6,10 @@ use crate::api::duration::{self, ParseDurationError};
 use crate::api::{
     AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, TrustDomainSpec,
 };
+use crate::domains::ServerSettings;
 use crate::domains::names::{default_signer_name, signer_name_error};
 use crate::registration;
-use crate::spiffe::{ParseTrustDomainError, TrustDomainName};
+use crate::spiffe::{ParseSpiffeIdError, ParseTrustDomainError, TrustDomainName};
 
 /// Shortest lifetime of a pod certificate (`certificates.k8s.io`).
 const MIN_POD_CERTIFICATE_TTL: Duration = Duration::from_hours(1);
@@ -32,6 +33,8 @@ pub struct DomainSettings {
     pub pod_certificate_ttl: Duration,
     /// Where copies of the bundle go.
     pub bundle_config_maps: Option<BundleConfigMapSettings>,
+    /// How it is served to SPIRE agents, servers and tools, if it is.
+    pub server: Option<ServerSettings>,
     /// What becomes of the keys.
     pub deletion_policy: DeletionPolicy,
 }
@@ -40,6 +43,14 @@ pub struct DomainSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
+    /// An administrator who has no SPIFFE ID.
+    #[error("spec.server.adminIDs: {id:?}: {source}")]
+    AdminId {
+        /// What stands in its place.
+        id: String,
+        /// What is wrong with it.
+        source: ParseSpiffeIdError,
+    },
     /// Not exactly one authority.
     #[error("spec.authority: give exactly one of selfSigned and secretRef")]
     Authority,
@@ -60,6 +71,12 @@ pub enum SettingsError {
         /// What is wrong.
         #[from]
         source: registration::SettingsError,
+    },
+    /// No TCP port.
+    #[error("spec.server.port: {port} is no port; choose one from 1 to 65535")]
+    ServerPort {
+        /// What stands in its place.
+        port: i32,
     },
     /// An illegal signer name.
     #[error("spec.podCertificates.signerName: {problem}")]
@@ -127,6 +144,7 @@ impl DomainSettings {
             signer_name,
             pod_certificate_ttl,
             bundle_config_maps: spec.bundle_config_maps.clone(),
+            server: ServerSettings::parse(spec)?,
             deletion_policy: spec.deletion_policy,
         })
     }

@@ -176,23 +176,29 @@ impl JoinTokenStore {
         secrets: impl IntoIterator<Item = &'a ObjectMeta>,
         now: Timestamp,
     ) -> Result<usize, CallError> {
-        let mut removed = 0;
-        for metadata in secrets {
-            let labels = metadata.labels.as_ref();
-            let is_ours = labels.is_some_and(|labels| {
-                let mut wanted = self.labels.iter();
-                wanted.all(|(key, value)| labels.get(key) == Some(value))
-            });
-            if is_ours && expiry(metadata).is_some_and(|expiry| expiry < now) {
-                let name = metadata.name.as_deref().unwrap_or_default();
+        let expired = secrets.into_iter().filter(|metadata| {
+            self.is_ours(metadata) && expiry(metadata).is_some_and(|expiry| expiry < now)
+        });
+        let expired: Vec<_> = expired
+            .map(|metadata| {
                 let preconditions = Preconditions {
                     uid: metadata.uid.clone(),
                     resource_version: metadata.resource_version.clone(),
                 };
-                removed += usize::from(self.delete(name, preconditions).await?);
-            }
+                (metadata.name.clone().unwrap_or_default(), preconditions)
+            })
+            .collect();
+        let mut removed = 0;
+        for (name, preconditions) in expired {
+            removed += usize::from(self.delete(&name, preconditions).await?);
         }
         Ok(removed)
+    }
+
+    fn is_ours(&self, metadata: &ObjectMeta) -> bool {
+        let labels = metadata.labels.as_ref();
+        let mut wanted = self.labels.iter();
+        labels.is_some_and(|labels| wanted.all(|(key, value)| labels.get(key) == Some(value)))
     }
 
     /// ID of the agent that attests with `token`.

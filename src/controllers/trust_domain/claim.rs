@@ -80,5 +80,6 @@ fn claim_of(object: &TrustDomain) -> Option<Claim> {
         trust_domain: trust_domain.to_string(),
         class_name: spec.class_name.clone().unwrap_or_default(),
         watch_classless: spec.watch_classless,
+        server_port: spec.server.as_ref().map(|server| server.port),
     })
 }

@@ -1,0 +1,3 @@
+//! The API of spire-server over gRPC: what stock agents, downstream servers and tools speak.
+
+pub mod proto;
