@@ -80,10 +80,18 @@ fn at_least(shortest: &str) -> Value {
 /// On a TrustDomain: a CA that the operator makes outlives the leaves it signs, as it signs until a
 /// sixth of its lifetime is left. Says nothing of malformed durations: their own rule does.
 pub(super) fn at_most_a_sixth_of_ca_ttl(leaf: &str) -> Value {
+    sixth_of_ca_ttl(leaf, "!has(self.authority.selfSigned) || ")
+}
+
+/// The same of JWT keys, which the operator makes in any case.
+pub(super) fn jwt_svid_at_most_a_sixth_of_ca_ttl() -> Value {
+    sixth_of_ca_ttl("jwtSVID", "")
+}
+
+fn sixth_of_ca_ttl(leaf: &str, unless: &str) -> Value {
     json!({
         "rule": format!(
-            "!has(self.authority.selfSigned) \
-             || ![self.{leaf}.ttl, self.caTTL].all(d, d.matches(r'{DURATION_FORM}')) \
+            "{unless}![self.{leaf}.ttl, self.caTTL].all(d, d.matches(r'{DURATION_FORM}')) \
              || [duration(self.{leaf}.ttl)].all(leaf, \
              leaf + leaf + leaf + leaf + leaf + leaf <= duration(self.caTTL))"
         ),

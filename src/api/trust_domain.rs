@@ -33,10 +33,11 @@ use super::{ServerSpec, schema};
     printcolumn = r#"{ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }"#
 )]
 // Only a CA that the operator makes has the lifetime `caTTL`: that of a Secret says its own, and
-// leaves under it are shortened where they must be.
+// leaves under it are shortened where they must be. JWT keys have it in any case.
 #[schemars(extend("x-kubernetes-validations" = [
     schema::at_most_a_sixth_of_ca_ttl("x509SVID"),
     schema::at_most_a_sixth_of_ca_ttl("podCertificates"),
+    schema::jwt_svid_at_most_a_sixth_of_ca_ttl(),
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct TrustDomainSpec {
@@ -86,7 +87,8 @@ pub struct TrustDomainSpec {
     /// Lifetime of the CAs that `selfSigned` makes, a Go duration. The next one is prepared at half
     /// of it and signs when a sixth is left, so it must be at least six times `x509SVID.ttl` and
     /// six times `podCertificates.ttl`. With `secretRef` the certificate in the Secret says its own
-    /// lifetime, and this field has no effect.
+    /// lifetime. It is the lifetime of the keys that sign JWT-SVIDs in any case, and so at least six
+    /// times `jwtSVID.ttl`.
     #[serde(default = "default_ca_ttl", rename = "caTTL")]
     #[schemars(schema_with = "schema::lifetime")]
     pub ca_ttl: String,
@@ -96,6 +98,9 @@ pub struct TrustDomainSpec {
     /// X.509-SVIDs that agents and servers hand out.
     #[serde(default, rename = "x509SVID")]
     pub x509_svid: X509SvidSettings,
+    /// JWT-SVIDs, and the keys that sign them.
+    #[serde(default, rename = "jwtSVID")]
+    pub jwt_svid: JwtSvidSettings,
     /// Certificates that pods get from the kubelet, through a `podCertificate` volume.
     #[serde(default)]
     pub pod_certificates: PodCertificateSettings,
@@ -189,6 +194,50 @@ pub struct X509SvidSettings {
     #[serde(default = "default_x509_svid_ttl")]
     #[schemars(schema_with = "schema::lifetime")]
     pub ttl: String,
+}
+
+/// JWT-SVIDs and the keys that sign them. The keys are the operator's own also where a Secret holds
+/// the CA; they live as long as `caTTL` says, and are rotated as CAs are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtSvidSettings {
+    /// Lifetime where an entry names none, a Go duration of at least a second and at most a sixth
+    /// of `caTTL`.
+    #[serde(default = "default_jwt_svid_ttl")]
+    #[schemars(schema_with = "schema::lifetime")]
+    pub ttl: String,
+    /// Key type of the keys. A change takes effect with the next one.
+    #[serde(default)]
+    pub key_type: JwtKeyType,
+    /// The claim `iss`, such as `https://id.example.org`. Unset: tokens have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::non_empty")]
+    pub issuer: Option<String>,
+}
+
+/// Key type of the keys that sign JWT-SVIDs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum JwtKeyType {
+    /// ECDSA on P-256: tokens have `alg: ES256`.
+    #[default]
+    #[serde(rename = "ec-p256")]
+    EcP256,
+    /// ECDSA on P-384: tokens have `alg: ES384`.
+    #[serde(rename = "ec-p384")]
+    EcP384,
+    /// RSA with 2048 bits: tokens have `alg: RS256`.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+}
+
+impl From<JwtKeyType> for CaKeyType {
+    fn from(key_type: JwtKeyType) -> Self {
+        match key_type {
+            JwtKeyType::EcP256 => Self::EcP256,
+            JwtKeyType::EcP384 => Self::EcP384,
+            JwtKeyType::Rsa2048 => Self::Rsa2048,
+        }
+    }
 }
 
 /// Certificates that pods get through the kubelet.
@@ -292,21 +341,25 @@ pub struct TrustDomainStatus {
     /// The X.509 authorities, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub authorities: Vec<AuthorityStatus>,
+    /// The keys that sign JWT-SVIDs, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jwt_authorities: Vec<AuthorityStatus>,
     /// Registered entries.
     pub entries: i64,
-    /// Keys in the JWK set.
+    /// Keys in the JWK set: the own ones, and those of servers that are chained below.
     pub jwt_keys: i64,
 }
 
-/// One X.509 authority.
+/// One authority.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityStatus {
-    /// Subject key identifier in hexadecimal digits.
+    /// Of an X.509 authority the subject key identifier in hexadecimal digits, of a JWT key its
+    /// `kid`.
     pub id: String,
     /// `prepared`, `active`, `old` or `tainted`.
     pub state: String,
-    /// End of its certificate's validity, such as `2026-01-31T12:00:00Z`.
+    /// End of its validity, such as `2026-01-31T12:00:00Z`.
     #[schemars(schema_with = "schema::date_time")]
     pub not_after: String,
 }
@@ -341,6 +394,10 @@ fn default_x509_svid_ttl() -> String {
     "1h".into()
 }
 
+fn default_jwt_svid_ttl() -> String {
+    "5m".into()
+}
+
 fn default_pod_certificate_ttl() -> String {
     "6h".into()
 }
@@ -367,6 +424,16 @@ impl Default for X509SvidSettings {
     fn default() -> Self {
         Self {
             ttl: default_x509_svid_ttl(),
+        }
+    }
+}
+
+impl Default for JwtSvidSettings {
+    fn default() -> Self {
+        Self {
+            ttl: default_jwt_svid_ttl(),
+            key_type: JwtKeyType::default(),
+            issuer: None,
         }
     }
 }

@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    CertificateAuthority, Journal, KeyError, Observed, PrivateKey, RotationPolicy, SignError, Step,
-    next_step,
+    AuthorityId, AuthorityOrigin, CertificateAuthority, Journal, JwtAuthority, KeyError, Observed,
+    PrivateKey, RotationPolicy, SignError, Step, next_step,
 };
 use crate::{
-    api::{CaKeyType, CaSubject},
+    api::{CaKeyType, CaSubject, JwtKeyType},
     spiffe::Fingerprint,
 };
 
@@ -23,10 +23,12 @@ pub struct AuthoritySettings {
     pub policy: RotationPolicy,
     /// Key type of CAs that we make.
     pub key_type: CaKeyType,
-    /// Lifetime of CAs that we make.
+    /// Lifetime of CAs that we make, and of JWT keys.
     pub ca_ttl: SignedDuration,
     /// Subject of CAs that we make.
     pub subject: CaSubject,
+    /// Key type of JWT keys.
+    pub jwt_key_type: JwtKeyType,
 }
 
 /// A journal that has gone forward, to be written in place of the one that it came from. Only when
@@ -35,18 +37,34 @@ pub struct AuthoritySettings {
 pub struct Advance {
     /// The new journal.
     pub journal: Journal,
-    /// What was done, for events; at least one step.
-    pub steps: Vec<Step>,
+    /// What was done, for events; at least one thing.
+    pub done: Vec<Done>,
 }
 
-/// Takes `journal` as far as it can go at `now`: until nothing is due, or a new CA waits to be
-/// published. `published` are the fingerprints of the roots in the bundle that was last confirmed,
-/// `candidate` the CA imported from the Secret that the TrustDomain names.
+/// A step, and of what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Of the CAs.
+    Ca(Step),
+    /// Of the JWT keys.
+    JwtKey {
+        /// The key.
+        id: AuthorityId,
+        /// The step.
+        step: Step,
+    },
+}
+
+/// Takes `journal`, which is what is stored, as far as it can go at `now`: until nothing is due, or
+/// a new authority waits to be published. `published` are the fingerprints of the roots in the
+/// bundle that was last confirmed, `candidate` the CA imported from the Secret that the TrustDomain
+/// names. A JWT key counts as published once it is stored: the bundle that carries it is served from
+/// there by every replica.
 ///
 /// None if nothing is due.
 ///
 /// # Errors
-/// When a CA cannot be made. `journal` is as good as before.
+/// When an authority cannot be made. `journal` is as good as before.
 pub fn advance(
     journal: &Journal,
     settings: &AuthoritySettings,
@@ -54,33 +72,91 @@ pub fn advance(
     candidate: Option<&Arc<CertificateAuthority>>,
     now: Timestamp,
 ) -> Result<Option<Advance>, AdvanceError> {
-    let observed = Observed {
-        now,
-        published,
-        candidate: candidate.map(|ca| {
-            let certificates = ca.certificates();
-            (certificates.fingerprint(), certificates.not_after())
-        }),
+    let mut advance = Advance {
+        journal: journal.clone(),
+        done: Vec::new(),
     };
-    let mut journal = journal.clone();
-    let mut steps = Vec::new();
-    while let Some(step) = next_step(journal.ledger(), &settings.policy, &observed) {
-        let ca = match (&step, candidate) {
-            (Step::Generate, _) => Some(Arc::new(generate(&journal, settings, now)?)),
-            (Step::Import { .. }, Some(ca)) => Some(Arc::clone(ca)),
-            _ => None,
-        };
-        let is_prepared = ca.is_some();
-        journal = match ca {
-            Some(ca) => journal.with_prepared(ca, settings.policy.origin, now),
-            None => journal.after(&step, now),
-        };
-        steps.push(step);
-        if is_prepared {
-            break;
-        }
+    advance.cas(settings, published, candidate, now)?;
+    // A trust domain begins with its first CA.
+    if advance.journal.edition().is_some() {
+        advance.jwt_keys(settings, now)?;
     }
-    Ok((!steps.is_empty()).then_some(Advance { journal, steps }))
+    Ok((!advance.done.is_empty()).then_some(advance))
+}
+
+impl Advance {
+    fn cas(
+        &mut self,
+        settings: &AuthoritySettings,
+        published: &BTreeSet<Fingerprint>,
+        candidate: Option<&Arc<CertificateAuthority>>,
+        now: Timestamp,
+    ) -> Result<(), AdvanceError> {
+        let observed = Observed {
+            now,
+            published,
+            candidate: candidate.map(|ca| {
+                let certificates = ca.certificates();
+                (certificates.fingerprint(), certificates.not_after())
+            }),
+        };
+        while let Some(step) = next_step(self.journal.ledger(), &settings.policy, &observed) {
+            let journal = self.journal.clone();
+            let ca = match (&step, candidate) {
+                (Step::Generate, _) => Some(Arc::new(new_ca(&journal, settings, now)?)),
+                (Step::Import { .. }, Some(ca)) => Some(Arc::clone(ca)),
+                _ => None,
+            };
+            let is_prepared = ca.is_some();
+            self.journal = match ca {
+                Some(ca) => journal.with_prepared(ca, settings.policy.origin, now),
+                None => journal.after(&step, now),
+            };
+            self.done.push(Done::Ca(step));
+            if is_prepared {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn jwt_keys(
+        &mut self,
+        settings: &AuthoritySettings,
+        now: Timestamp,
+    ) -> Result<(), AdvanceError> {
+        let policy = RotationPolicy {
+            origin: AuthorityOrigin::SelfSigned,
+            ..settings.policy
+        };
+        let stored = self.journal.jwt_ledger().records().iter();
+        let published = stored.map(|record| record.fingerprint.clone()).collect();
+        let observed = Observed {
+            now,
+            published: &published,
+            candidate: None,
+        };
+        while let Some(step) = next_step(self.journal.jwt_ledger(), &policy, &observed) {
+            let journal = self.journal.clone();
+            if step == Step::Generate {
+                let authority = new_jwt_authority(settings, now)?;
+                let id = authority.key_id().into();
+                self.journal = journal.with_prepared_jwt(Arc::new(authority), now);
+                self.done.push(Done::JwtKey { id, step });
+                break;
+            }
+            if let Some(record) = step
+                .fingerprint()
+                .and_then(|it| journal.jwt_ledger().find(it))
+            {
+                let id = record.id.clone();
+                let step = step.clone();
+                self.done.push(Done::JwtKey { id, step });
+            }
+            self.journal = journal.after_jwt(&step, now);
+        }
+        Ok(())
+    }
 }
 
 /// Why a journal cannot go forward.
@@ -88,13 +164,13 @@ pub fn advance(
 #[non_exhaustive]
 pub enum AdvanceError {
     /// No new key.
-    #[error("making a key for a new CA: {source}")]
+    #[error("making a key for a new authority: {source}")]
     GenerateKey {
         /// Why.
         source: KeyError,
     },
     /// The lifetime reaches out of what a certificate can say.
-    #[error("a CA that lives for {ca_ttl:#} would end too far in the future")]
+    #[error("an authority that lives for {ca_ttl:#} would end too far in the future")]
     Lifetime {
         /// What was asked for.
         ca_ttl: SignedDuration,
@@ -107,32 +183,42 @@ pub enum AdvanceError {
     },
 }
 
-fn generate(
+pub(super) fn new_ca(
     journal: &Journal,
     settings: &AuthoritySettings,
     now: Timestamp,
 ) -> Result<CertificateAuthority, AdvanceError> {
     let key = PrivateKey::generate(settings.key_type)
         .map_err(|source| AdvanceError::GenerateKey { source })?;
-    let ca_ttl = settings.ca_ttl;
-    let not_after = now
-        .checked_add(ca_ttl)
-        .map_err(|_| AdvanceError::Lifetime { ca_ttl })?;
     CertificateAuthority::self_signed(
         journal.trust_domain(),
         &settings.subject,
         key,
         now.saturating_sub(CA_BACKDATING).unwrap_or(now),
-        not_after,
+        end_of_life(settings, now)?,
     )
     .map_err(|source| AdvanceError::SelfSign { source })
+}
+
+pub(super) fn new_jwt_authority(
+    settings: &AuthoritySettings,
+    now: Timestamp,
+) -> Result<JwtAuthority, AdvanceError> {
+    JwtAuthority::generate(settings.jwt_key_type, end_of_life(settings, now)?)
+        .map_err(|source| AdvanceError::GenerateKey { source })
+}
+
+fn end_of_life(settings: &AuthoritySettings, now: Timestamp) -> Result<Timestamp, AdvanceError> {
+    let ca_ttl = settings.ca_ttl;
+    now.checked_add(ca_ttl)
+        .map_err(|_| AdvanceError::Lifetime { ca_ttl })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::authority::{
-        AuthorityOrigin, PROPAGATION,
+        PROPAGATION,
         fixtures::{now, trust_domain},
     };
 
@@ -150,6 +236,7 @@ mod tests {
             key_type: CaKeyType::EcP256,
             ca_ttl,
             subject: CaSubject::default(),
+            jwt_key_type: JwtKeyType::default(),
         }
     }
 
@@ -158,7 +245,15 @@ mod tests {
         let ca_ttl = SignedDuration::from_hours(24);
         let done = first(&settings(AuthorityOrigin::SelfSigned, ca_ttl)).unwrap();
         let done = done.unwrap();
-        assert_eq!(done.steps, [Step::Generate]);
+        let [record] = done.journal.jwt_ledger().records() else {
+            panic!("one JWT key");
+        };
+        assert_eq!(record.not_after, now() + ca_ttl);
+        let (id, step) = (record.id.clone(), Step::Generate);
+        assert_eq!(
+            done.done,
+            [Done::Ca(Step::Generate), Done::JwtKey { id, step }]
+        );
         let [record] = done.journal.ledger().records() else {
             panic!("one CA");
         };

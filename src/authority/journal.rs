@@ -1,50 +1,39 @@
-//! The durable form of a trust domain's CAs: the data of one Secret.
-//!
-//! `journal.json` is a versioned document with the ledger and the certificates; beside it stands
-//! one entry `<fingerprint>.key` for each CA that signs or will. Old CAs keep no key: they never
-//! sign again. Data that cannot be read is an error, never an empty journal, for out of an empty
-//! one a new root would grow.
+//! The authorities of a trust domain, CAs and JWT keys, with all that is needed to go on with them.
+//! How they are kept in a Secret is in [`super::journal_secret`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::{
-    AuthorityError, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority, Edition,
-    KeyError, Ledger, PrivateKey, Record, Step, SubjectError,
-    journal_document::{Document, Entry, Times, record},
+    AuthorityError, AuthorityId, AuthorityOrigin, AuthorityState, CaCertificates,
+    CertificateAuthority, Edition, JwtAuthority, Ledger, Record, Step,
+    journal_document::{Times, ca_record, jwt_record},
+    slots::{Material, Signing, Slots},
 };
 use crate::{
     api::AuthorityStatus,
-    spiffe::{
-        Bundle, BundleError, CaCertificateError, Fingerprint, KeyId, PemError, TrustDomainName,
-    },
+    spiffe::{Bundle, BundleError, Fingerprint, JwtKey, PublicKey, TrustDomainName},
 };
 
-/// Key of the Secret with the document.
-pub const DOCUMENT: &str = "journal.json";
-const KEY_SUFFIX: &str = ".key";
-const VERSION: u32 = 1;
-
-/// The CAs of a trust domain with all that is needed to go on with them.
+/// The authorities of a trust domain.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    trust_domain: TrustDomainName,
-    ledger: Ledger,
-    material: BTreeMap<Fingerprint, Material>,
+    pub(super) trust_domain: TrustDomainName,
+    pub(super) cas: Slots<CertificateAuthority>,
+    pub(super) jwt_keys: Slots<JwtAuthority>,
 }
 
-/// What stands behind a record.
-#[derive(Clone, Debug)]
-enum Material {
-    /// A CA that signs or will.
-    Signing(Arc<CertificateAuthority>),
-    /// A CA that signs no more.
-    Retired(Box<CaCertificates>),
+impl Signing for CertificateAuthority {
+    type Public = Box<CaCertificates>;
+
+    fn public(&self) -> Self::Public {
+        Box::new(self.certificates().clone())
+    }
 }
 
-impl Material {
-    fn certificates(&self) -> &CaCertificates {
+impl Material<CertificateAuthority> {
+    pub(super) fn certificates(&self) -> &CaCertificates {
         match self {
             Self::Signing(ca) => ca.certificates(),
             Self::Retired(certificates) => certificates,
@@ -52,82 +41,32 @@ impl Material {
     }
 }
 
+impl Signing for JwtAuthority {
+    type Public = PublicKey;
+
+    fn public(&self) -> Self::Public {
+        self.key().public_key().clone()
+    }
+}
+
+impl Material<JwtAuthority> {
+    pub(super) fn public_key(&self) -> &PublicKey {
+        match self {
+            Self::Signing(authority) => authority.key().public_key(),
+            Self::Retired(public_key) => public_key,
+        }
+    }
+}
+
 impl Journal {
-    /// A journal without CAs, for a trust domain that never had any.
+    /// A journal without authorities, for a trust domain that never had any.
     #[must_use]
     pub fn new(trust_domain: TrustDomainName) -> Self {
         Self {
             trust_domain,
-            ledger: Ledger::default(),
-            material: BTreeMap::new(),
+            cas: Slots::default(),
+            jwt_keys: Slots::default(),
         }
-    }
-
-    /// Reads the data of a Secret.
-    ///
-    /// # Errors
-    /// When anything in it is missing, malformed, of another trust domain or of a newer version.
-    pub fn from_secret_data(
-        trust_domain: &TrustDomainName,
-        data: &BTreeMap<String, Vec<u8>>,
-    ) -> Result<Self, JournalError> {
-        let document = data.get(DOCUMENT).ok_or(JournalError::Missing)?;
-        let document: Document =
-            serde_json::from_slice(document).map_err(|error| JournalError::Malformed {
-                message: error.to_string(),
-            })?;
-        if document.version != VERSION {
-            return Err(JournalError::Version {
-                version: document.version,
-            });
-        }
-        if document.trust_domain != *trust_domain {
-            return Err(JournalError::OtherTrustDomain {
-                found: document.trust_domain,
-            });
-        }
-        let mut journal = Self::new(document.trust_domain);
-        for entry in document.authorities {
-            let certificates = entry.certificates()?;
-            let record = entry.record(&certificates);
-            let material = read_material(&record, certificates, data)?;
-            if journal
-                .material
-                .insert(record.fingerprint.clone(), material)
-                .is_some()
-            {
-                return Err(JournalError::Repeated { id: record.key_id });
-            }
-            journal.ledger.records.push(record);
-        }
-        journal.ledger.sequence = document.sequence;
-        journal.ledger.lineage = document.lineage;
-        journal.check_states()?;
-        Ok(journal)
-    }
-
-    /// The data of the Secret. It holds private keys: write it there and nowhere else.
-    #[must_use]
-    pub fn to_secret_data(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut data = BTreeMap::new();
-        let mut authorities = Vec::new();
-        for (record, material) in self.entries() {
-            if let Material::Signing(ca) = material {
-                data.insert(key_entry(record), ca.key().to_pem().as_bytes().to_vec());
-            }
-            authorities.push(Entry::of(record, material.certificates()));
-        }
-        let document = Document {
-            version: VERSION,
-            trust_domain: self.trust_domain.clone(),
-            lineage: self.ledger.lineage.clone(),
-            sequence: self.ledger.sequence,
-            authorities,
-        };
-        // Strings and numbers only: this cannot fail.
-        let document = serde_json::to_vec_pretty(&document).unwrap_or_default();
-        data.insert(DOCUMENT.to_owned(), document);
-        data
     }
 
     /// The trust domain.
@@ -139,268 +78,183 @@ impl Journal {
     /// The states of the CAs, for decisions.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+        self.cas.ledger()
+    }
+
+    /// The states of the JWT keys, for decisions.
+    #[must_use]
+    pub fn jwt_ledger(&self) -> &Ledger {
+        self.jwt_keys.ledger()
     }
 
     /// Grows with every change of the bundle.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.ledger.sequence
+        self.ledger().sequence + self.jwt_ledger().sequence
     }
 
     /// What the bundle is an edition of; none while there is no CA.
     #[must_use]
     pub fn edition(&self) -> Option<Edition> {
-        self.ledger.edition()
+        Some(Edition {
+            lineage: self.ledger().lineage.clone()?,
+            sequence: self.sequence(),
+        })
     }
 
     /// The CA that signs.
     #[must_use]
     pub fn active(&self) -> Option<&Arc<CertificateAuthority>> {
-        match self.material.get(&self.ledger.active()?.fingerprint)? {
-            Material::Signing(ca) => Some(ca),
-            Material::Retired(_) => None,
-        }
+        self.cas.active()
     }
 
-    /// The bundle to publish: the roots of all CAs, oldest first.
+    /// The JWT key that signs.
+    #[must_use]
+    pub fn active_jwt(&self) -> Option<&Arc<JwtAuthority>> {
+        self.jwt_keys.active()
+    }
+
+    /// The bundle to publish: the roots of all CAs and all JWT keys, oldest first. A root is
+    /// tainted when every CA under it is.
     ///
     /// # Errors
     /// When a root cannot be in a bundle, which import and creation rule out.
     pub fn bundle(&self) -> Result<Bundle, BundleError> {
-        let roots = self
-            .entries()
-            .map(|(_, material)| material.certificates().root().clone());
-        Bundle::new(self.trust_domain.clone(), roots, self.sequence())
+        let cas = self.cas.entries();
+        let roots = cas.map(|(_, material)| material.certificates().root().clone());
+        let bundle = Bundle::new(self.trust_domain.clone(), roots, self.sequence())?;
+        let jwt_keys = self.jwt_keys.entries().map(|(record, material)| JwtKey {
+            key_id: record.id.as_str().to_owned(),
+            public_key: material.public_key().clone(),
+            expires_at: Some(record.not_after),
+            tainted: record.state == AuthorityState::Tainted,
+        });
+        Ok(bundle
+            .with_jwt_keys(jwt_keys)
+            .with_tainted(|root| self.is_tainted(&Fingerprint::of(root))))
+    }
+
+    /// How many JWT keys are in the bundle.
+    #[must_use]
+    pub fn jwt_key_count(&self) -> usize {
+        self.jwt_ledger().records.len()
+    }
+
+    fn is_tainted(&self, root: &Fingerprint) -> bool {
+        let mut under = self.ledger().records.iter().filter(|it| it.root == *root);
+        under.all(|record| record.state == AuthorityState::Tainted)
     }
 
     /// The CAs for the TrustDomain's status, newest first.
     #[must_use]
     pub fn status(&self) -> Vec<AuthorityStatus> {
-        self.ledger
-            .records
-            .iter()
-            .rev()
-            .map(|record| AuthorityStatus {
-                id: record.key_id.to_string(),
-                state: record.state.as_str().to_owned(),
-                not_after: record.not_after.to_string(),
-            })
-            .collect()
+        status(self.ledger())
+    }
+
+    /// The JWT keys for the TrustDomain's status, newest first.
+    #[must_use]
+    pub fn jwt_status(&self) -> Vec<AuthorityStatus> {
+        status(self.jwt_ledger())
     }
 
     /// The journal with `ca` to publish.
     #[must_use]
     pub fn with_prepared(
-        mut self,
+        self,
         ca: Arc<CertificateAuthority>,
         origin: AuthorityOrigin,
         now: Timestamp,
     ) -> Self {
-        let record = record(
-            ca.certificates(),
-            origin,
-            AuthorityState::Prepared,
-            Times {
-                prepared: now,
-                published: None,
-                activated: None,
-            },
-        );
-        self.material
-            .insert(record.fingerprint.clone(), Material::Signing(ca));
-        self.with_ledger(|ledger| ledger.with_prepared(record))
+        let state = AuthorityState::Prepared;
+        let record = ca_record(ca.certificates(), origin, state, Times::prepared(now));
+        Self {
+            cas: self.cas.with_prepared(record, ca),
+            ..self
+        }
     }
 
-    /// The journal after a step that needs no new CA, as [`Ledger::after`] has it.
+    /// The journal with a JWT key to publish.
+    #[must_use]
+    pub fn with_prepared_jwt(self, authority: Arc<JwtAuthority>, now: Timestamp) -> Self {
+        let (id, expires_at) = (authority.key_id(), authority.expires_at());
+        let state = AuthorityState::Prepared;
+        let record = jwt_record(id, expires_at, state, Times::prepared(now));
+        Self {
+            jwt_keys: self.jwt_keys.with_prepared(record, authority),
+            ..self
+        }
+    }
+
+    /// The journal after a step of its CAs that needs no new one, as [`Ledger::after`] has it.
     #[must_use]
     pub fn after(self, step: &Step, now: Timestamp) -> Self {
-        self.with_ledger(|ledger| ledger.after(step, now))
+        let ledger = self.ledger().clone().after(step, now);
+        self.with_ledger(ledger)
     }
 
-    /// The journal with an authority tainted, as [`Ledger::taint`] has it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn taint(self, key_id: &KeyId) -> Result<Self, AuthorityError> {
-        let ledger = self.ledger.clone().taint(key_id)?;
-        Ok(self.with_ledger(|_| ledger))
-    }
-
-    /// The journal with an authority revoked, as [`Ledger::revoke`] has it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn revoke(self, key_id: &KeyId) -> Result<Self, AuthorityError> {
-        let ledger = self.ledger.clone().revoke(key_id)?;
-        Ok(self.with_ledger(|_| ledger))
-    }
-
-    /// Changes the ledger, and drops the keys and certificates that are no longer needed.
-    fn with_ledger(self, change: impl FnOnce(Ledger) -> Ledger) -> Self {
-        let ledger = change(self.ledger);
-        let mut known = self.material;
-        let material = ledger
-            .records
-            .iter()
-            .filter_map(|record| {
-                let material = match known.remove(&record.fingerprint)? {
-                    Material::Signing(ca) if !needs_key(record.state) => {
-                        Material::Retired(Box::new(ca.certificates().clone()))
-                    }
-                    kept => kept,
-                };
-                Some((record.fingerprint.clone(), material))
-            })
-            .collect();
+    /// The journal after a step of its JWT keys that needs no new one.
+    #[must_use]
+    pub fn after_jwt(self, step: &Step, now: Timestamp) -> Self {
+        let ledger = self.jwt_ledger().clone().after(step, now);
         Self {
-            trust_domain: self.trust_domain,
-            ledger,
-            material,
+            jwt_keys: self.jwt_keys.with_ledger(ledger),
+            ..self
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&Record, &Material)> {
-        self.ledger
-            .records
-            .iter()
-            .filter_map(|record| Some((record, self.material.get(&record.fingerprint)?)))
+    /// The journal with a CA tainted, as [`Ledger::taint`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn taint(self, id: &AuthorityId) -> Result<Self, AuthorityError> {
+        let ledger = self.ledger().clone().taint(id)?;
+        Ok(self.with_ledger(ledger))
     }
 
-    fn check_states(&self) -> Result<(), JournalError> {
-        for state in [AuthorityState::Active, AuthorityState::Prepared] {
-            let records = self.ledger.records.iter();
-            if records.filter(|record| record.state == state).count() > 1 {
-                return Err(JournalError::Several { state });
-            }
+    /// The journal with a CA revoked, as [`Ledger::revoke`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn revoke(self, id: &AuthorityId) -> Result<Self, AuthorityError> {
+        let ledger = self.ledger().clone().revoke(id)?;
+        Ok(self.with_ledger(ledger))
+    }
+
+    fn with_ledger(self, ledger: Ledger) -> Self {
+        Self {
+            cas: self.cas.with_ledger(ledger),
+            ..self
         }
-        Ok(())
     }
 }
 
-/// Why the data of a Secret is no journal. The Secret wants repair, or restoring from a backup.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JournalError {
-    /// A certificate that is none of a CA.
-    #[error("a certificate in {DOCUMENT} cannot be used: {source}")]
-    Certificate {
-        /// What is wrong with it.
-        source: CaCertificateError,
-    },
-    /// A private key that cannot be used.
-    #[error("the private key of the authority {id} cannot be used: {source}")]
-    Key {
-        /// The authority.
-        id: KeyId,
-        /// What is wrong with it.
-        source: KeyError,
-    },
-    /// A private key that is not the certificate's.
-    #[error("the private key beside the authority {id} is not its own")]
-    KeyMismatch {
-        /// The authority.
-        id: KeyId,
-    },
-    /// No JSON of the expected form.
-    #[error("{DOCUMENT} is malformed: {message}")]
-    Malformed {
-        /// What is wrong with it.
-        message: String,
-    },
-    /// No document.
-    #[error("the Secret has no {DOCUMENT}")]
-    Missing,
-    /// No private key where there must be one.
-    #[error("the Secret lacks the private key of the authority {id}")]
-    MissingKey {
-        /// The authority.
-        id: KeyId,
-    },
-    /// The journal of another trust domain.
-    #[error("the Secret is that of the trust domain {found}")]
-    OtherTrustDomain {
-        /// The other one.
-        found: TrustDomainName,
-    },
-    /// Certificates that cannot be read.
-    #[error("certificates in {DOCUMENT}: {source}")]
-    Pem {
-        /// What is wrong with them.
-        source: PemError,
-    },
-    /// The same certificate twice.
-    #[error("the authority {id} is in {DOCUMENT} twice")]
-    Repeated {
-        /// The authority.
-        id: KeyId,
-    },
-    /// Several CAs in a state that only one can have.
-    #[error("more than one authority is {}", state.as_str())]
-    Several {
-        /// The state.
-        state: AuthorityState,
-    },
-    /// A CA that cannot sign because of its subject.
-    #[error("the authority {id} cannot sign: {source}")]
-    Subject {
-        /// The authority.
-        id: KeyId,
-        /// Why.
-        source: SubjectError,
-    },
-    /// Written by a newer operator.
-    #[error("{DOCUMENT} has version {version}; this operator knows version {VERSION}")]
-    Version {
-        /// Its version.
-        version: u32,
-    },
-}
-
-fn read_material(
-    record: &Record,
-    certificates: CaCertificates,
-    data: &BTreeMap<String, Vec<u8>>,
-) -> Result<Material, JournalError> {
-    if !needs_key(record.state) {
-        return Ok(Material::Retired(Box::new(certificates)));
-    }
-    let id = || record.key_id.clone();
-    let Some(pem) = data.get(&key_entry(record)) else {
-        return Err(JournalError::MissingKey { id: id() });
+fn status(ledger: &Ledger) -> Vec<AuthorityStatus> {
+    let of = |record: &Record| AuthorityStatus {
+        id: record.id.to_string(),
+        state: record.state.as_str().to_owned(),
+        not_after: record.not_after.to_string(),
     };
-    let key = PrivateKey::from_pem(pem).map_err(|source| JournalError::Key { id: id(), source })?;
-    if key.public_key() != certificates.certificate().public_key() {
-        return Err(JournalError::KeyMismatch { id: id() });
-    }
-    let ca = CertificateAuthority::new(certificates, key)
-        .map_err(|source| JournalError::Subject { id: id(), source })?;
-    Ok(Material::Signing(Arc::new(ca)))
-}
-
-fn needs_key(state: AuthorityState) -> bool {
-    matches!(state, AuthorityState::Prepared | AuthorityState::Active)
-}
-
-fn key_entry(record: &Record) -> String {
-    format!("{}{KEY_SUFFIX}", record.fingerprint)
+    ledger.records.iter().rev().map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use jiff::SignedDuration;
 
     use super::*;
     use crate::{
-        api::{CaKeyType, CaSubject},
+        api::{CaKeyType, CaSubject, JwtKeyType},
         authority::{
-            Authority, AuthoritySettings, PROPAGATION, RotationPolicy, SvidRequest, advance,
+            Authority, AuthoritySettings, DOCUMENT, JournalError, JwtSvidRequest, PROPAGATION,
+            PrivateKey, RotationPolicy, SvidRequest, advance,
             fixtures::{ca_params, issued_by, now, root, secret, trust_domain},
         },
-        spiffe::verify_x509_svid,
+        spiffe::{CaCertificateError, PemError, X509Authority, verify_jwt_svid, verify_x509_svid},
     };
+
+    const KEY_SUFFIX: &str = ".key";
 
     fn settings(origin: AuthorityOrigin) -> AuthoritySettings {
         AuthoritySettings {
@@ -411,6 +265,7 @@ mod tests {
             key_type: CaKeyType::EcP256,
             ca_ttl: SignedDuration::from_hours(168),
             subject: CaSubject::default(),
+            jwt_key_type: JwtKeyType::default(),
         }
     }
 
@@ -497,13 +352,107 @@ mod tests {
     fn old_authorities_keep_no_key() {
         let keys = |journal: &Journal| {
             let data = journal.to_secret_data();
-            data.keys().filter(|key| key.ends_with(KEY_SUFFIX)).count()
+            let keys = data.into_keys().filter(|key| key.ends_with(KEY_SUFFIX));
+            let (jwt, ca): (Vec<_>, Vec<_>) = keys.partition(|key| key.starts_with("jwt-"));
+            (ca.len(), jwt.len())
         };
         let journal = own(&own(&active(), later(85)), later(85));
-        assert_eq!(keys(&journal), 2);
+        assert_eq!(keys(&journal), (2, 2));
         let journal = own(&journal, later(141));
         assert_eq!(states(&journal), ["old", "active"]);
-        assert_eq!(keys(&journal), 1);
+        assert_eq!(jwt_states(&journal), ["old", "active"]);
+        assert_eq!(keys(&journal), (1, 1));
+    }
+
+    fn jwt_states(journal: &Journal) -> Vec<&'static str> {
+        let records = journal.jwt_ledger().records().iter();
+        records.map(|record| record.state.as_str()).collect()
+    }
+
+    /// Gives the `kid`.
+    fn assert_signs_tokens(journal: &Journal, at: Timestamp) -> String {
+        let authority = Authority::from_journal(journal).unwrap().unwrap();
+        let id = "spiffe://example.org/ns/a/sa/b".parse().unwrap();
+        let signed = authority.jwt().unwrap().sign(&JwtSvidRequest {
+            id: &id,
+            audience: &["db".to_owned()],
+            issuer: None,
+            issued_at: at,
+            ttl: SignedDuration::from_mins(5),
+            with_jti: false,
+        });
+        let token = signed.unwrap().token;
+        let verified = verify_jwt_svid(&token, authority.bundle(), "db", at).unwrap();
+        assert_eq!(verified.id, id);
+        verified.key_id
+    }
+
+    #[test]
+    fn jwt_keys_are_rotated_as_the_cas_are() {
+        let journal = own(&Journal::new(trust_domain()), now());
+        assert_eq!(jwt_states(&journal), ["prepared"]);
+        assert!(journal.active_jwt().is_none());
+        let journal = own(&journal, now());
+        let first = assert_signs_tokens(&journal, now());
+        let journal = own(&journal, later(85));
+        assert_eq!(jwt_states(&journal), ["active", "prepared"]);
+        let ids: Vec<_> = journal.jwt_status().into_iter().map(|key| key.id).collect();
+        let bundle = journal.bundle().unwrap();
+        assert!(ids.iter().all(|id| bundle.jwt_key(id).is_some()));
+        assert_eq!(ids[1], first);
+        assert_eq!(assert_signs_tokens(&journal, later(85)), first);
+        // Stored, but not for long enough.
+        let waits = own(&journal, later(141));
+        assert_eq!(jwt_states(&waits), ["active", "prepared"]);
+        let at = later(141) + PROPAGATION;
+        let journal = own(&waits, at);
+        assert_eq!(jwt_states(&journal), ["old", "active"]);
+        assert_eq!(assert_signs_tokens(&journal, at), ids[0]);
+        let sequence = journal.sequence();
+        let journal = own(&journal, later(168 + 25));
+        assert!(journal.bundle().unwrap().jwt_key(&first).is_none());
+        assert!(journal.sequence() > sequence);
+    }
+
+    #[test]
+    fn a_secret_of_before_there_were_jwt_keys_gets_one() {
+        let mut data = active().to_secret_data();
+        data.retain(|key, _| !key.starts_with("jwt-"));
+        let mut document: serde_json::Value = serde_json::from_slice(&data[DOCUMENT]).unwrap();
+        assert!(
+            document
+                .as_object_mut()
+                .unwrap()
+                .remove("jwtAuthorities")
+                .is_some()
+        );
+        data.insert(DOCUMENT.to_owned(), document.to_string().into_bytes());
+        let journal = Journal::from_secret_data(&trust_domain(), &data).unwrap();
+        let sequence = journal.sequence();
+        let authority = Authority::from_journal(&journal).unwrap().unwrap();
+        assert!(authority.jwt().is_none());
+        let journal = own(&journal, later(1));
+        assert_eq!(
+            (jwt_states(&journal), states(&journal)),
+            (vec!["prepared"], vec!["active"])
+        );
+        assert!(journal.sequence() > sequence);
+        let journal = own(&journal, later(1));
+        assert_signs_tokens(&journal, later(1));
+        assert_signs(&journal, later(1));
+    }
+
+    #[test]
+    fn a_root_is_tainted_with_all_that_is_under_it() {
+        let journal = own(&own(&own(&active(), later(85)), later(85)), later(141));
+        let old = journal.ledger().records()[0].id.clone();
+        let journal = journal.taint(&old).unwrap();
+        let bundle = journal.bundle().unwrap();
+        let tainted = bundle
+            .x509_authorities()
+            .iter()
+            .map(X509Authority::is_tainted);
+        assert_eq!(tainted.collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
@@ -558,10 +507,10 @@ mod tests {
             .ledger()
             .records()
             .iter()
-            .map(|r| r.key_id.clone())
+            .map(|r| r.id.clone())
             .collect();
         let refused = journal.clone().taint(&ids[1]).unwrap_err();
-        assert_eq!(refused, AuthorityError::StillSigns);
+        assert_eq!(refused, AuthorityError::Active);
         let journal = restarted(&journal.taint(&ids[0]).unwrap());
         assert_eq!(states(&journal), ["tainted", "active"]);
         let journal = restarted(&journal.revoke(&ids[0]).unwrap());
@@ -635,31 +584,62 @@ mod tests {
     #[test]
     fn refuses_missing_and_wrong_keys() {
         let data = active().to_secret_data();
-        let entry = data.keys().find(|key| key.ends_with(KEY_SUFFIX)).unwrap();
-        let mut missing = data.clone();
-        missing.remove(entry);
-        assert!(matches!(read(&missing), JournalError::MissingKey { .. }));
-        let other = PrivateKey::generate(CaKeyType::EcP256).unwrap();
-        for (key, wrong) in [
-            (b"garbage".to_vec(), false),
-            (other.to_pem().as_bytes().to_vec(), true),
-        ] {
-            let mut data = data.clone();
-            data.insert(entry.clone(), key);
-            let error = read(&data);
-            assert_eq!(matches!(error, JournalError::KeyMismatch { .. }), wrong);
-            assert_eq!(matches!(error, JournalError::Key { .. }), !wrong);
+        let entries: Vec<_> = data
+            .keys()
+            .filter(|key| key.ends_with(KEY_SUFFIX))
+            .collect();
+        assert_eq!(entries.len(), 2, "of the CA and of the JWT key");
+        for entry in entries {
+            let mut missing = data.clone();
+            missing.remove(entry);
+            assert!(matches!(read(&missing), JournalError::MissingKey { .. }));
+            let other = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+            for (key, wrong) in [
+                (b"garbage".to_vec(), false),
+                (other.to_pem().as_bytes().to_vec(), true),
+            ] {
+                let mut data = data.clone();
+                data.insert(entry.clone(), key);
+                let error = read(&data);
+                assert_eq!(matches!(error, JournalError::KeyMismatch { .. }), wrong);
+                assert_eq!(matches!(error, JournalError::Key { .. }), !wrong);
+            }
         }
+    }
+
+    #[test]
+    fn refuses_damaged_jwt_keys() {
+        for (member, value) in [
+            ("id", "../x"),
+            ("id", ""),
+            ("publicKey", "%"),
+            ("publicKey", "AA=="),
+        ] {
+            let data =
+                with_document(|document| document["jwtAuthorities"][0][member] = value.into());
+            assert!(
+                matches!(read(&data), JournalError::JwtKey { .. }),
+                "{member} {value}"
+            );
+        }
+        let data = with_document(|document| {
+            let keys = document["jwtAuthorities"].as_array_mut().unwrap();
+            keys.push(keys[0].clone());
+        });
+        assert!(matches!(read(&data), JournalError::Repeated { .. }));
     }
 
     #[test]
     fn debug_shows_no_key() {
         let journal = active();
-        let pem = journal.active().unwrap().key().to_pem();
-        let secret = pem.lines().nth(1).unwrap();
-        assert!(!format!("{journal:?}").contains(secret));
-        let document = &journal.to_secret_data()[DOCUMENT];
-        assert!(!String::from_utf8_lossy(document).contains(secret));
+        let ca = journal.active().unwrap().key().to_pem();
+        let jwt_key = journal.active_jwt().unwrap().key().to_pem();
+        for pem in [ca, jwt_key] {
+            let secret = pem.lines().nth(1).unwrap();
+            assert!(!format!("{journal:?}").contains(secret));
+            let document = &journal.to_secret_data()[DOCUMENT];
+            assert!(!String::from_utf8_lossy(document).contains(secret));
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! The JSON document in a journal's Secret, and what a ledger says of the certificates in it.
+//! The JSON document in a journal's Secret, and what the ledgers say of the certificates and keys in
+//! it.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::{AuthorityOrigin, AuthorityState, CaCertificates, JournalError, Record};
-use crate::spiffe::{CaCertificate, Fingerprint, PemError, TrustDomainName, pem};
+use crate::spiffe::{CaCertificate, Fingerprint, PemError, PublicKey, TrustDomainName, pem};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -15,12 +17,14 @@ pub(super) struct Document {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) lineage: Option<String>,
     pub(super) sequence: u64,
-    pub(super) authorities: Vec<Entry>,
+    pub(super) authorities: Vec<CaEntry>,
+    #[serde(default)]
+    pub(super) jwt_authorities: Vec<JwtEntry>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry {
+pub(super) struct CaEntry {
     /// For people; the certificate tells.
     id: String,
     state: AuthorityState,
@@ -34,10 +38,10 @@ pub(super) struct Entry {
     certificates: String,
 }
 
-impl Entry {
+impl CaEntry {
     pub(super) fn of(record: &Record, certificates: &CaCertificates) -> Self {
         Self {
-            id: record.key_id.to_string(),
+            id: record.id.to_string(),
             state: record.state,
             origin: record.origin,
             prepared_at: record.prepared_at,
@@ -63,7 +67,7 @@ impl Entry {
     }
 
     pub(super) fn record(&self, certificates: &CaCertificates) -> Record {
-        record(
+        ca_record(
             certificates,
             self.origin,
             self.state,
@@ -76,14 +80,72 @@ impl Entry {
     }
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Times {
-    pub(super) prepared: Timestamp,
-    pub(super) published: Option<Timestamp>,
-    pub(super) activated: Option<Timestamp>,
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JwtEntry {
+    id: String,
+    state: AuthorityState,
+    prepared_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    published_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    activated_at: Option<Timestamp>,
+    expires_at: Timestamp,
+    /// `SubjectPublicKeyInfo` in base64.
+    public_key: String,
 }
 
-pub(super) fn record(
+impl JwtEntry {
+    pub(super) fn of(record: &Record, public_key: &PublicKey) -> Self {
+        Self {
+            id: record.id.to_string(),
+            state: record.state,
+            prepared_at: record.prepared_at,
+            published_at: record.published_at,
+            activated_at: record.activated_at,
+            expires_at: record.not_after,
+            public_key: BASE64_STANDARD.encode(public_key.spki()),
+        }
+    }
+
+    pub(super) fn public_key(&self) -> Result<PublicKey, JournalError> {
+        let der = BASE64_STANDARD.decode(&self.public_key).ok();
+        let key = der.and_then(|der| PublicKey::from_spki(&der).ok());
+        let id = &self.id;
+        // It is part of a Secret's key.
+        let is_sound = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        key.filter(|_| is_sound)
+            .ok_or_else(|| JournalError::JwtKey { id: id.clone() })
+    }
+
+    pub(super) fn record(&self) -> Record {
+        let times = Times {
+            prepared: self.prepared_at,
+            published: self.published_at,
+            activated: self.activated_at,
+        };
+        jwt_record(&self.id, self.expires_at, self.state, times)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    prepared: Timestamp,
+    published: Option<Timestamp>,
+    activated: Option<Timestamp>,
+}
+
+impl Times {
+    pub(super) fn prepared(prepared: Timestamp) -> Self {
+        Self {
+            prepared,
+            published: None,
+            activated: None,
+        }
+    }
+}
+
+pub(super) fn ca_record(
     certificates: &CaCertificates,
     origin: AuthorityOrigin,
     state: AuthorityState,
@@ -93,11 +155,33 @@ pub(super) fn record(
     Record {
         fingerprint: certificates.fingerprint().clone(),
         root: Fingerprint::of(certificates.root()),
-        key_id: certificate.key_id().clone(),
+        id: certificate.key_id().into(),
         origin,
         state,
         not_before: certificate.not_before(),
         not_after: certificates.not_after(),
+        prepared_at: times.prepared,
+        published_at: times.published,
+        activated_at: times.activated,
+    }
+}
+
+/// We alone make JWT keys, and they count from when they are made.
+pub(super) fn jwt_record(
+    key_id: &str,
+    expires_at: Timestamp,
+    state: AuthorityState,
+    times: Times,
+) -> Record {
+    let fingerprint = Fingerprint::of(key_id.as_bytes());
+    Record {
+        root: fingerprint.clone(),
+        fingerprint,
+        id: key_id.into(),
+        origin: AuthorityOrigin::SelfSigned,
+        state,
+        not_before: times.prepared,
+        not_after: expires_at,
         prepared_at: times.prepared,
         published_at: times.published,
         activated_at: times.activated,

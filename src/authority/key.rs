@@ -1,4 +1,4 @@
-//! Private keys of CAs: making, reading and signing with them.
+//! Private keys of authorities: making, reading and signing with them.
 //!
 //! A key is zeroized when it is dropped; it is not cloned, not printed, and no error quotes it.
 
@@ -123,6 +123,11 @@ impl PrivateKey {
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
+    }
+
+    /// The key as PKCS #8.
+    pub(super) fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
     }
 
     /// The key as a PKCS #8 block, for the one Secret that keeps it.

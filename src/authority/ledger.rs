@@ -1,5 +1,8 @@
-//! The ledger of a trust domain's CAs: where each is in its life, and how steps change that. Which
-//! step is due is decided in [`super::rotation`].
+//! The ledger of a trust domain's authorities of one kind, CAs or JWT keys: where each is in its
+//! life, and how steps change that. Which step is due is decided in [`super::rotation`].
+//!
+//! The words are those of CAs. A JWT key has no certificate and no chain: it is its own root, and
+//! its fingerprint is that of its ID.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -46,6 +49,43 @@ pub enum AuthorityOrigin {
     Imported,
 }
 
+/// The name of an authority, as SPIRE gives it: of a CA its subject key identifier in lower-case
+/// hexadecimal digits, of a JWT key its `kid`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AuthorityId(String);
+
+impl AuthorityId {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&KeyId> for AuthorityId {
+    fn from(key_id: &KeyId) -> Self {
+        Self(key_id.to_string())
+    }
+}
+
+impl From<&str> for AuthorityId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
+
+impl std::fmt::Display for AuthorityId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for AuthorityId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
 /// What rotation needs to know of a CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -53,8 +93,8 @@ pub struct Record {
     pub fingerprint: Fingerprint,
     /// Of the root's certificate, by which publication is confirmed.
     pub root: Fingerprint,
-    /// Of the CA's key: the authority's ID for people. A renewed certificate may keep it.
-    pub key_id: KeyId,
+    /// The authority's ID for people. A renewed certificate may keep it.
+    pub id: AuthorityId,
     /// Where it comes from.
     pub origin: AuthorityOrigin,
     /// Where it is in its life.
@@ -148,16 +188,44 @@ pub enum Step {
     },
 }
 
-/// Why an authority is neither tainted nor revoked. As in SPIRE, what may still sign cannot be.
+impl Step {
+    /// The CA that it is about; none for one that is yet to be made.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&Fingerprint> {
+        match self {
+            Self::Activate { fingerprint }
+            | Self::ConfirmPublished { fingerprint }
+            | Self::Discard { fingerprint }
+            | Self::Import { fingerprint }
+            | Self::Prune { fingerprint } => Some(fingerprint),
+            Self::Generate => None,
+        }
+    }
+}
+
+/// Why a command on an authority is refused: each has rules for what it may be done to (SPIRE,
+/// `pkg/server/api/localauthority`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
+    /// It signs.
+    #[error("the authority is active; activate another one first")]
+    Active,
+    /// It has ended.
+    #[error("the authority has expired; prepare another one")]
+    Expired,
+    /// Only prepared authorities are activated.
+    #[error("the authority is not prepared")]
+    NotPrepared,
+    /// Verifiers do not have it yet.
+    #[error("the authority is not seen in the published bundle yet; try again in some seconds")]
+    NotPublished,
     /// Only tainted authorities are revoked.
     #[error("the authority is not tainted; taint it first, and let workloads get new certificates")]
     NotTainted,
-    /// It signs or is about to.
-    #[error("the authority is active or prepared; wait until another one has taken over")]
-    StillSigns,
+    /// It is about to sign.
+    #[error("the authority is prepared; only an old one can be tainted or revoked")]
+    Prepared,
     /// No such authority.
     #[error("there is no such authority")]
     Unknown,
@@ -174,14 +242,6 @@ impl Ledger {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
-    }
-
-    /// What a bundle of these CAs is an edition of; none before the first CA.
-    #[must_use]
-    pub fn edition(&self) -> Option<Edition> {
-        let lineage = self.lineage.clone()?;
-        let sequence = self.sequence;
-        Some(Edition { lineage, sequence })
     }
 
     /// The CA that signs.
@@ -230,30 +290,57 @@ impl Ledger {
         self
     }
 
-    /// Marks the old CAs with the key `key_id`: their leaves are to be replaced.
+    /// Lets the prepared CA of this ID sign from now on, before its time.
+    ///
+    /// # Errors
+    /// When there is none, or its root is not known to be published.
+    pub fn activate_prepared(
+        mut self,
+        id: &AuthorityId,
+        now: Timestamp,
+    ) -> Result<Self, AuthorityError> {
+        let prepared = self.in_state(AuthorityState::Prepared);
+        let Some(prepared) = prepared.filter(|record| record.id == *id) else {
+            return Err(match self.states_of(id).next() {
+                Some(_) => AuthorityError::NotPrepared,
+                None => AuthorityError::Unknown,
+            });
+        };
+        if !prepared.is_valid(now) {
+            return Err(AuthorityError::Expired);
+        }
+        if prepared.published_at.is_none() {
+            return Err(AuthorityError::NotPublished);
+        }
+        let fingerprint = prepared.fingerprint.clone();
+        self.activate(&fingerprint, now);
+        Ok(self)
+    }
+
+    /// Marks the old CAs of this ID: their leaves are to be replaced.
     ///
     /// # Errors
     /// When there is none, or one of them may still sign.
-    pub fn taint(mut self, key_id: &KeyId) -> Result<Self, AuthorityError> {
-        self.check_retired(key_id)?;
-        for record in self.records.iter_mut().filter(|r| r.key_id == *key_id) {
+    pub fn taint(mut self, id: &AuthorityId) -> Result<Self, AuthorityError> {
+        self.check_retired(id)?;
+        for record in self.records.iter_mut().filter(|r| r.id == *id) {
             record.state = AuthorityState::Tainted;
         }
         self.sequence += 1;
         Ok(self)
     }
 
-    /// Drops the tainted CAs with the key `key_id`. A root goes with its last CA.
+    /// Drops the tainted CAs of this ID. A root goes with its last CA.
     ///
     /// # Errors
     /// When there is none, one of them may still sign, or is not tainted.
-    pub fn revoke(mut self, key_id: &KeyId) -> Result<Self, AuthorityError> {
-        self.check_retired(key_id)?;
-        let mut same_key = self.records.iter().filter(|r| r.key_id == *key_id);
+    pub fn revoke(mut self, id: &AuthorityId) -> Result<Self, AuthorityError> {
+        self.check_retired(id)?;
+        let mut same_key = self.records.iter().filter(|r| r.id == *id);
         if same_key.any(|record| record.state != AuthorityState::Tainted) {
             return Err(AuthorityError::NotTainted);
         }
-        self.remove(|record| record.key_id == *key_id);
+        self.remove(|record| record.id == *id);
         Ok(self)
     }
 
@@ -284,20 +371,21 @@ impl Ledger {
         }
     }
 
-    fn check_retired(&self, key_id: &KeyId) -> Result<(), AuthorityError> {
-        let mut states = self
-            .records
-            .iter()
-            .filter(|record| record.key_id == *key_id)
-            .map(|record| record.state)
-            .peekable();
+    fn check_retired(&self, id: &AuthorityId) -> Result<(), AuthorityError> {
+        let mut states = self.states_of(id).peekable();
         if states.peek().is_none() {
             return Err(AuthorityError::Unknown);
         }
-        if states.any(|s| matches!(s, AuthorityState::Active | AuthorityState::Prepared)) {
-            return Err(AuthorityError::StillSigns);
-        }
-        Ok(())
+        states.try_for_each(|state| match state {
+            AuthorityState::Active => Err(AuthorityError::Active),
+            AuthorityState::Prepared => Err(AuthorityError::Prepared),
+            AuthorityState::Old | AuthorityState::Tainted => Ok(()),
+        })
+    }
+
+    fn states_of(&self, id: &AuthorityId) -> impl Iterator<Item = AuthorityState> {
+        let of_id = self.records.iter().filter(move |record| record.id == *id);
+        of_id.map(|record| record.state)
     }
 
     pub(super) fn in_state(&self, state: AuthorityState) -> Option<&Record> {

@@ -1,4 +1,4 @@
-//! Who signs: the CAs of a trust domain, from their making to their end.
+//! Who signs: the CAs and JWT keys of a trust domain, from their making to their end.
 //!
 //! Everything here is pure: no I/O, no clock, no Kubernetes. Time, what is published and what a
 //! Secret holds come in as arguments; keys and serial numbers alone are drawn from the operating
@@ -6,7 +6,9 @@
 //! [`advance()`] is in the controllers.
 //!
 //! - [`CertificateAuthority`]: a CA that signs. [`import`]: one that somebody else made.
-//! - [`next_step`]: the state machine of rotation. [`Journal`]: its durable form, with the keys.
+//! - [`JwtAuthority`]: a key that signs JWT-SVIDs.
+//! - [`next_step`]: the state machine of rotation, the same for both. [`Journal`]: both, in the
+//!   durable form, with the keys.
 //! - [`Authority`]: what a signer needs of a journal.
 //!
 //! The order that makes rotation safe: write the journal, then publish its bundle, then confirm
@@ -19,23 +21,30 @@ mod fixtures;
 pub mod import;
 mod journal;
 mod journal_document;
+mod journal_secret;
+mod jwt_authority;
 mod key;
 mod ledger;
 mod pod_certificate_times;
 mod rotation;
 #[cfg(test)]
 mod rotation_simulation;
+mod slots;
 
 use std::sync::Arc;
 
-pub use advance::{Advance, AdvanceError, AuthoritySettings, advance};
+pub use advance::{Advance, AdvanceError, AuthoritySettings, Done, advance};
 pub use certificate_authority::{
     CaCertificates, CertificateAuthority, SignError, SignedSvid, SubjectError, SvidRequest,
 };
 pub use import::ImportError;
-pub use journal::{DOCUMENT, Journal, JournalError};
+pub use journal::Journal;
+pub use journal_secret::{DOCUMENT, JournalError};
+pub use jwt_authority::{JwtAuthority, JwtSignError, JwtSvidRequest, SignedJwtSvid};
 pub use key::{KeyError, PrivateKey};
-pub use ledger::{AuthorityError, AuthorityOrigin, AuthorityState, Edition, Ledger, Record, Step};
+pub use ledger::{
+    AuthorityError, AuthorityId, AuthorityOrigin, AuthorityState, Edition, Ledger, Record, Step,
+};
 pub use pod_certificate_times::{
     BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
 };
@@ -43,16 +52,17 @@ pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
 
 use crate::spiffe::{Bundle, BundleError};
 
-/// What a signer needs: the CA that is active and the bundle that its certificates verify to.
-/// Immutable; a rotation makes a new one.
+/// What a signer needs: the CA and the JWT key that are active, and the bundle that what they sign
+/// verifies to. Immutable; a rotation makes a new one.
 #[derive(Clone, Debug)]
 pub struct Authority {
     ca: Arc<CertificateAuthority>,
+    jwt: Option<Arc<JwtAuthority>>,
     bundle: Arc<Bundle>,
 }
 
 impl Authority {
-    /// The authority of `journal`, if one is active.
+    /// The authority of `journal`, if a CA is active.
     ///
     /// # Errors
     /// When the journal's roots make no bundle.
@@ -62,6 +72,7 @@ impl Authority {
         };
         Ok(Some(Self {
             ca: Arc::clone(ca),
+            jwt: journal.active_jwt().map(Arc::clone),
             bundle: Arc::new(journal.bundle()?),
         }))
     }
@@ -70,6 +81,13 @@ impl Authority {
     #[must_use]
     pub fn ca(&self) -> &CertificateAuthority {
         &self.ca
+    }
+
+    /// The key that signs JWT-SVIDs; none for a moment after the first CA, and after an upgrade from
+    /// an operator that had no JWT keys.
+    #[must_use]
+    pub fn jwt(&self) -> Option<&JwtAuthority> {
+        self.jwt.as_deref()
     }
 
     /// The bundle.

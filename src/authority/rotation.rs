@@ -1,4 +1,4 @@
-//! When a trust domain's CAs are made, sign and go: a pure state machine.
+//! When a trust domain's CAs, and its JWT keys, are made, sign and go: a pure state machine.
 //!
 //! [`next_step`] decides from the ledger, the configuration and what was observed; [`Ledger::after`]
 //! carries a step out. Every ledger is a good place to stop: whoever starts again from it, with the
@@ -174,7 +174,7 @@ impl Decision<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{authority::AuthorityError, spiffe::KeyId};
+    use crate::authority::{AuthorityError, AuthorityId};
 
     const START: i64 = 1_800_000_000;
     const DAY: i64 = 24 * 3600;
@@ -187,8 +187,8 @@ mod tests {
         Fingerprint::of(name.as_bytes())
     }
 
-    fn key_id(name: &str) -> KeyId {
-        KeyId(name.as_bytes().to_vec())
+    fn id(name: &str) -> AuthorityId {
+        name.into()
     }
 
     /// A CA of eight days.
@@ -196,7 +196,7 @@ mod tests {
         Record {
             fingerprint: name(called),
             root: name(called),
-            key_id: key_id(called),
+            id: id(called),
             origin,
             state: AuthorityState::Prepared,
             not_before: at(begin),
@@ -429,14 +429,8 @@ mod tests {
     #[test]
     fn only_what_is_old_is_tainted_and_only_what_is_tainted_is_revoked() {
         let ledger = with_active("a", OWN);
-        assert_eq!(
-            ledger.clone().taint(&key_id("x")),
-            Err(AuthorityError::Unknown)
-        );
-        assert_eq!(
-            ledger.clone().taint(&key_id("a")),
-            Err(AuthorityError::StillSigns)
-        );
+        assert_eq!(ledger.clone().taint(&id("x")), Err(AuthorityError::Unknown));
+        assert_eq!(ledger.clone().taint(&id("a")), Err(AuthorityError::Active));
         let ledger = ledger.with_prepared(record("b", 0, OWN)).after(
             &Step::Activate {
                 fingerprint: name("b"),
@@ -444,13 +438,13 @@ mod tests {
             at(5),
         );
         assert_eq!(
-            ledger.clone().revoke(&key_id("a")),
+            ledger.clone().revoke(&id("a")),
             Err(AuthorityError::NotTainted)
         );
-        let ledger = ledger.taint(&key_id("a")).unwrap();
+        let ledger = ledger.taint(&id("a")).unwrap();
         assert_eq!(ledger.records()[0].state, AuthorityState::Tainted);
         let sequence = ledger.sequence();
-        let ledger = ledger.revoke(&key_id("a")).unwrap();
+        let ledger = ledger.revoke(&id("a")).unwrap();
         assert_eq!(ledger.records().len(), 1);
         assert!(ledger.sequence() > sequence);
     }
@@ -465,7 +459,7 @@ mod tests {
                 },
                 at(5),
             )
-            .taint(&key_id("a"))
+            .taint(&id("a"))
             .unwrap();
         assert_eq!(step_at(&ledger, IMPORTED, 10, &["a", "b"], Some("a")), None);
     }

@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    AuthorityOrigin, AuthorityState, Edition, Ledger, Observed, PROPAGATION, Record,
+    AuthorityId, AuthorityOrigin, AuthorityState, Edition, Ledger, Observed, PROPAGATION, Record,
     RotationPolicy, Step, next_step,
 };
-use crate::spiffe::{Fingerprint, KeyId};
+use crate::spiffe::Fingerprint;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -28,7 +28,7 @@ struct Stored {
 struct Leaf {
     authority: Fingerprint,
     root: Fingerprint,
-    key_id: KeyId,
+    id: AuthorityId,
     not_after: i64,
 }
 
@@ -46,7 +46,7 @@ struct World {
     published: BTreeSet<Fingerprint>,
     published_edition: Option<Edition>,
     ever_published: BTreeSet<Fingerprint>,
-    ever_revoked: BTreeSet<KeyId>,
+    ever_revoked: BTreeSet<AuthorityId>,
     secret: Option<Record>,
     /// Whether there ever was an active CA.
     has_signed: bool,
@@ -100,7 +100,7 @@ impl World {
         let begin = self.clock().as_second() - 10;
         Record {
             root: root.unwrap_or_else(|| fingerprint.clone()),
-            key_id: KeyId(self.made.to_be_bytes().to_vec()),
+            id: self.made.to_string().as_str().into(),
             fingerprint,
             origin,
             state: AuthorityState::Prepared,
@@ -197,9 +197,11 @@ impl World {
 
     /// An older bundle never takes the place of a newer one.
     fn publish(&mut self, ledger: &Ledger) {
-        let Some(edition) = ledger.edition() else {
+        let Some(lineage) = ledger.lineage.clone() else {
             return;
         };
+        let sequence = ledger.sequence();
+        let edition = Edition { lineage, sequence };
         let published = self.published_edition.as_ref();
         if published.is_none_or(|published| edition.may_replace(published)) {
             self.published_edition = Some(edition);
@@ -231,7 +233,7 @@ impl World {
         self.leaves.push(Leaf {
             authority: active.fingerprint,
             root: active.root,
-            key_id: active.key_id,
+            id: active.id,
             not_after,
         });
         self.count("issue");
@@ -250,17 +252,17 @@ impl World {
             return;
         }
         let target = &records[self.random.random_range(0..records.len())];
-        let (key_id, state) = (target.key_id.clone(), target.state);
+        let (id, state) = (target.id.clone(), target.state);
         if self.random.random_bool(0.5) {
-            if let Ok(ledger) = self.stored.ledger.clone().taint(&key_id) {
+            if let Ok(ledger) = self.stored.ledger.clone().taint(&id) {
                 assert!(state == AuthorityState::Old || state == AuthorityState::Tainted);
                 self.write(ledger);
                 self.count("taint");
             }
-        } else if let Ok(ledger) = self.stored.ledger.clone().revoke(&key_id) {
+        } else if let Ok(ledger) = self.stored.ledger.clone().revoke(&id) {
             assert_eq!(state, AuthorityState::Tainted);
             self.write(ledger);
-            self.ever_revoked.insert(key_id);
+            self.ever_revoked.insert(id);
             self.count("revoke");
         }
     }
@@ -298,7 +300,7 @@ impl World {
         if let Some(secret) = self.secret.take() {
             let renewed = self.make(AuthorityOrigin::Imported, None);
             self.secret = Some(Record {
-                key_id: secret.key_id,
+                id: secret.id,
                 ..renewed
             });
         }
@@ -313,7 +315,7 @@ impl World {
             roots(&self.stored.ledger)
         };
         for leaf in &self.leaves {
-            let revoked = self.ever_revoked.contains(&leaf.key_id);
+            let revoked = self.ever_revoked.contains(&leaf.id);
             assert!(
                 revoked || (stored.contains(&leaf.root) && self.published.contains(&leaf.root)),
                 "the root of a living leaf is gone"

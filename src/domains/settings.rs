@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::api::duration::{self, ParseDurationError};
 use crate::api::{
-    AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, TrustDomainSpec,
+    AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, JwtKeyType,
+    TrustDomainSpec,
 };
 use crate::domains::ServerSettings;
 use crate::domains::names::{default_signer_name, signer_name_error};
@@ -27,6 +28,12 @@ pub struct DomainSettings {
     pub ca_ttl: Duration,
     /// Subject of the CA.
     pub subject: CaSubject,
+    /// Lifetime of JWT-SVIDs where an entry names none.
+    pub jwt_svid_ttl: Duration,
+    /// Key type of the keys that sign JWT-SVIDs.
+    pub jwt_key_type: JwtKeyType,
+    /// The issuer that JWT-SVIDs name, if any.
+    pub jwt_issuer: Option<String>,
     /// Signer name of pod certificates.
     pub signer_name: String,
     /// Lifetime of pod certificates.
@@ -87,6 +94,9 @@ pub enum SettingsError {
     /// A leaf could outlive its CA.
     #[error("spec.caTTL: must be at least 6 times podCertificates.ttl and x509SVID.ttl")]
     TooShortCa,
+    /// A token could outlive its key.
+    #[error("spec.caTTL: must be at least 6 times jwtSVID.ttl")]
+    TooShortJwtKey,
     /// No trust domain name.
     #[error("spec.trustDomain: {source}")]
     TrustDomain {
@@ -127,6 +137,10 @@ impl DomainSettings {
         if spec.authority.self_signed.is_some() && ca_ttl < longest_leaf.saturating_mul(6) {
             return Err(SettingsError::TooShortCa);
         }
+        let jwt_svid_ttl = parse("jwtSVID.ttl", &spec.jwt_svid.ttl)?;
+        if ca_ttl < jwt_svid_ttl.saturating_mul(6) {
+            return Err(SettingsError::TooShortJwtKey);
+        }
         let signer_name = match &spec.pod_certificates.signer_name {
             Some(name) => match signer_name_error(name) {
                 Some(problem) => return Err(SettingsError::SignerName { problem }),
@@ -141,6 +155,9 @@ impl DomainSettings {
             key_type: spec.key_type,
             ca_ttl,
             subject: spec.subject.clone(),
+            jwt_svid_ttl,
+            jwt_key_type: spec.jwt_svid.key_type,
+            jwt_issuer: spec.jwt_svid.issuer.clone(),
             signer_name,
             pod_certificate_ttl,
             bundle_config_maps: spec.bundle_config_maps.clone(),

@@ -1,34 +1,65 @@
-//! Trust bundles: the roots of one trust domain, and the forms in which they travel.
+//! Trust bundles: the authorities of one trust domain, and the forms in which they travel.
 //!
-//! - PEM: certificates only, as a ClusterTrustBundle must have it.
+//! - PEM: X.509 roots only, as a ClusterTrustBundle must have it.
 //! - The SPIFFE bundle document (SPIFFE Trust Domain and Bundle §4): a JWK set whose X.509 roots
-//!   have `use: x509-svid`.
+//!   have `use: x509-svid` and whose JWT keys have `use: jwt-svid`.
 //! - A plain JWK set (RFC 7517) of the keys that verify JWTs. X.509 roots are no such keys, and a
-//!   reader that knows nothing of SPIFFE's `use` would take them for some; as the trust domain has
-//!   no JWT keys, the set is empty.
+//!   reader that knows nothing of SPIFFE's `use` would take them for some.
 //!
-//! Roots keep the order in which they are given, oldest first; a root occurs once.
+//! Roots and keys keep the order in which they are given, oldest first; each occurs once. Which are
+//! tainted, and when JWT keys expire, is known to those who get the bundle by SPIRE's API only.
 
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use x509_parser::{
-    certificate::X509Certificate, prelude::FromDer, public_key::PublicKey as ParsedPublicKey,
+
+use super::{
+    Fingerprint, PemError, PublicKey, PublicKeyError, TrustDomainName,
+    jwk::{JsonWebKey, KeyUse},
+    pem,
 };
 
-use super::{Fingerprint, PemError, PublicKey, PublicKeyError, TrustDomainName, pem};
+/// A root of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct X509Authority {
+    certificate: CertificateDer<'static>,
+    tainted: bool,
+    jwk: JsonWebKey,
+}
 
-/// The value of `use` for X.509 roots (SPIFFE Trust Domain and Bundle §4.2.2).
-const X509_SVID: &str = "x509-svid";
+impl X509Authority {
+    /// The certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
 
-/// The roots of one trust domain.
+    /// Whether what verifies to it is to be replaced.
+    #[must_use]
+    pub fn is_tainted(&self) -> bool {
+        self.tainted
+    }
+}
+
+/// A key that verifies JWT-SVIDs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtKey {
+    /// The `kid` of tokens.
+    pub key_id: String,
+    /// The key.
+    pub public_key: PublicKey,
+    /// When it ends; unknown where the bundle came as a document.
+    pub expires_at: Option<Timestamp>,
+    /// Whether what it signed is to be replaced.
+    pub tainted: bool,
+}
+
+/// The authorities of one trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
     trust_domain: TrustDomainName,
-    roots: Vec<(CertificateDer<'static>, JsonWebKey)>,
+    roots: Vec<X509Authority>,
+    jwt_keys: Vec<JwtKey>,
     sequence: u64,
     refresh_hint: Option<u64>,
 }
@@ -43,19 +74,45 @@ impl Bundle {
         roots: impl IntoIterator<Item = CertificateDer<'static>>,
         sequence: u64,
     ) -> Result<Self, BundleError> {
-        let mut unique: Vec<(CertificateDer<'static>, JsonWebKey)> = Vec::new();
-        for root in roots {
-            if unique.iter().all(|(known, _)| *known != root) {
-                let key = JsonWebKey::of_root(&root)?;
-                unique.push((root, key));
+        let mut unique: Vec<X509Authority> = Vec::new();
+        for certificate in roots {
+            if unique.iter().all(|known| known.certificate != certificate) {
+                let jwk = JsonWebKey::of_root(&certificate)?;
+                unique.push(X509Authority {
+                    certificate,
+                    tainted: false,
+                    jwk,
+                });
             }
         }
         Ok(Self {
             trust_domain,
             roots: unique,
+            jwt_keys: Vec::new(),
             sequence,
             refresh_hint: None,
         })
+    }
+
+    /// The same bundle with these JWT keys, of which those that repeat a key ID are dropped.
+    #[must_use]
+    pub fn with_jwt_keys(mut self, keys: impl IntoIterator<Item = JwtKey>) -> Self {
+        self.jwt_keys = Vec::new();
+        for key in keys {
+            if self.jwt_key(&key.key_id).is_none() {
+                self.jwt_keys.push(key);
+            }
+        }
+        self
+    }
+
+    /// The same bundle, of which those roots are tainted for which `is_tainted` says so.
+    #[must_use]
+    pub fn with_tainted(mut self, is_tainted: impl Fn(&CertificateDer<'static>) -> bool) -> Self {
+        for root in &mut self.roots {
+            root.tainted = is_tainted(&root.certificate);
+        }
+        self
     }
 
     /// The same bundle with a hint of how many seconds to wait before asking for it again.
@@ -73,10 +130,10 @@ impl Bundle {
         Self::new(trust_domain, pem::certificates(text)?, 0)
     }
 
-    /// Reads a SPIFFE bundle document. Keys of other uses, JWT keys among them, are passed over.
+    /// Reads a SPIFFE bundle document. Keys of other uses and types are passed over.
     ///
     /// # Errors
-    /// When it is no such document or a root in it is malformed.
+    /// When it is no such document or a root or JWT key in it is malformed.
     pub fn from_document(
         trust_domain: TrustDomainName,
         document: &[u8],
@@ -85,16 +142,20 @@ impl Bundle {
             serde_json::from_slice(document).map_err(|error| BundleError::Document {
                 message: error.to_string(),
             })?;
-        let roots = document
-            .keys
-            .iter()
-            .filter(|key| key.key_use.as_deref() == Some(X509_SVID))
+        let of_use = |wanted| {
+            let keys = document.keys.iter();
+            keys.filter(move |key| key.key_use() == Some(wanted) && key.has_known_type())
+        };
+        let roots = of_use(KeyUse::X509Svid)
             .map(JsonWebKey::certificate)
+            .collect::<Result<Vec<_>, _>>()?;
+        let jwt_keys = of_use(KeyUse::JwtSvid)
+            .map(JsonWebKey::jwt_key)
             .collect::<Result<Vec<_>, _>>()?;
         let bundle = Self::new(trust_domain, roots, document.spiffe_sequence.unwrap_or(0))?;
         Ok(Self {
             refresh_hint: document.spiffe_refresh_hint,
-            ..bundle
+            ..bundle.with_jwt_keys(jwt_keys)
         })
     }
 
@@ -104,9 +165,27 @@ impl Bundle {
         &self.trust_domain
     }
 
-    /// The X.509 roots, oldest first.
+    /// The certificates of the X.509 roots, oldest first.
     pub fn roots(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.roots.iter().map(|(root, _)| root)
+        self.roots.iter().map(X509Authority::certificate)
+    }
+
+    /// The X.509 roots with all that is known of them, oldest first.
+    #[must_use]
+    pub fn x509_authorities(&self) -> &[X509Authority] {
+        &self.roots
+    }
+
+    /// The JWT keys, oldest first.
+    #[must_use]
+    pub fn jwt_keys(&self) -> &[JwtKey] {
+        &self.jwt_keys
+    }
+
+    /// The JWT key of this `kid`.
+    #[must_use]
+    pub fn jwt_key(&self, key_id: &str) -> Option<&JwtKey> {
+        self.jwt_keys.iter().find(|key| key.key_id == key_id)
     }
 
     /// The fingerprints of the roots: what a publisher confirms.
@@ -135,18 +214,26 @@ impl Bundle {
     /// The SPIFFE bundle document.
     #[must_use]
     pub fn to_document(&self) -> String {
+        let roots = self.roots.iter().map(|root| root.jwk.clone());
+        let jwt_keys = self.jwt_keys.iter();
         render(&Document {
-            keys: self.roots.iter().map(|(_, key)| key.clone()).collect(),
+            keys: roots
+                .chain(jwt_keys.map(|key| JsonWebKey::of_jwt_key(key, Some(KeyUse::JwtSvid))))
+                .collect(),
             spiffe_sequence: Some(self.sequence),
             spiffe_refresh_hint: self.refresh_hint,
         })
     }
 
-    /// The JWK set for readers that know nothing of SPIFFE.
+    /// The JWK set for readers that know nothing of SPIFFE: keys have no `use`, of which such
+    /// readers know others (RFC 7517 §4.2).
     #[must_use]
     pub fn to_jwks(&self) -> String {
+        let jwt_keys = self.jwt_keys.iter();
         render(&Document {
-            keys: Vec::new(),
+            keys: jwt_keys
+                .map(|key| JsonWebKey::of_jwt_key(key, None))
+                .collect(),
             spiffe_sequence: None,
             spiffe_refresh_hint: None,
         })
@@ -163,8 +250,11 @@ pub enum BundleError {
         /// What is wrong with it.
         message: String,
     },
-    /// A root with a key that we do not know.
-    #[error("a root's key cannot be used: {source}")]
+    /// A JWT key without a `kid` (SPIFFE Trust Domain and Bundle §4.2.3).
+    #[error("a key with use jwt-svid must have a kid")]
+    KeyId,
+    /// A root or JWT key with a key that we do not know.
+    #[error("a key cannot be used: {source}")]
     Key {
         /// What is wrong with it.
         source: PublicKeyError,
@@ -204,98 +294,6 @@ struct Document {
     spiffe_refresh_hint: Option<u64>,
 }
 
-/// A public key (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct JsonWebKey {
-    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
-    key_use: Option<String>,
-    kty: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    crv: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    x: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    y: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    e: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    x5c: Vec<String>,
-}
-
-impl JsonWebKey {
-    fn of_root(root: &CertificateDer<'_>) -> Result<Self, BundleError> {
-        let Ok(([], parsed)) = X509Certificate::from_der(root) else {
-            return Err(BundleError::Root);
-        };
-        let spki = parsed.public_key();
-        // Refuses what aws-lc could not verify under.
-        PublicKey::from_parsed(spki).map_err(|source| BundleError::Key { source })?;
-        let key = match spki.parsed() {
-            Ok(ParsedPublicKey::RSA(rsa)) => Self {
-                kty: "RSA".into(),
-                n: Some(unsigned(rsa.modulus)),
-                e: Some(unsigned(rsa.exponent)),
-                ..Self::default()
-            },
-            Ok(ParsedPublicKey::EC(point)) => Self::of_point(point.data()),
-            _ => Self {
-                kty: "OKP".into(),
-                crv: Some("Ed25519".into()),
-                x: Some(encoded(&spki.subject_public_key.data)),
-                ..Self::default()
-            },
-        };
-        Ok(Self {
-            key_use: Some(X509_SVID.into()),
-            x5c: vec![BASE64_STANDARD.encode(root)],
-            ..key
-        })
-    }
-
-    /// `point` is uncompressed: 4, then both coordinates in full length (RFC 7518 §6.2.1.2).
-    fn of_point(point: &[u8]) -> Self {
-        let coordinates = point.get(1..).unwrap_or_default();
-        let (x, y) = coordinates.split_at(coordinates.len() / 2);
-        let curve = match x.len() {
-            32 => "P-256",
-            48 => "P-384",
-            _ => "P-521",
-        };
-        Self {
-            kty: "EC".into(),
-            crv: Some(curve.into()),
-            x: Some(encoded(x)),
-            y: Some(encoded(y)),
-            ..Self::default()
-        }
-    }
-
-    fn certificate(&self) -> Result<CertificateDer<'static>, BundleError> {
-        let [certificate] = self.x5c.as_slice() else {
-            return Err(BundleError::X5c {
-                count: self.x5c.len(),
-            });
-        };
-        match BASE64_STANDARD.decode(certificate) {
-            Ok(der) => Ok(der.into()),
-            Err(_) => Err(BundleError::Root),
-        }
-    }
-}
-
-fn encoded(bytes: &[u8]) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// Without leading zeros (RFC 7518 §2, `Base64urlUInt`).
-fn unsigned(big_endian: &[u8]) -> String {
-    let zeros = big_endian.iter().take_while(|byte| **byte == 0).count();
-    encoded(big_endian.get(zeros..).unwrap_or_default())
-}
-
 fn render(document: &Document) -> String {
     // Strings and numbers only: this cannot fail.
     serde_json::to_string_pretty(document).unwrap_or_default()
@@ -303,8 +301,14 @@ fn render(document: &Document) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::{
+        Engine,
+        prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+    };
     use proptest::prelude::*;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
     use super::*;
 
@@ -369,16 +373,84 @@ mod tests {
         }
     }
 
+    fn jwt_key(algorithm: &'static rcgen::SignatureAlgorithm, key_id: &str) -> JwtKey {
+        let root = root(algorithm);
+        let (_, parsed) = X509Certificate::from_der(&root).unwrap();
+        JwtKey {
+            key_id: key_id.to_owned(),
+            public_key: PublicKey::from_parsed(parsed.public_key()).unwrap(),
+            expires_at: None,
+            tainted: false,
+        }
+    }
+
+    fn some_jwt_keys() -> Vec<JwtKey> {
+        [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, "a"),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, "b"),
+            (&rcgen::PKCS_ECDSA_P521_SHA512, "c"),
+            (&rcgen::PKCS_RSA_SHA256, "d"),
+        ]
+        .map(|(algorithm, key_id)| jwt_key(algorithm, key_id))
+        .into()
+    }
+
     #[test]
     fn x509_roots_are_not_offered_as_jwt_keys() {
         let bundle = Bundle::new(name(), some_roots(), 7).unwrap();
-        let jwks: serde_json::Value = serde_json::from_str(&bundle.to_jwks()).unwrap();
-        assert_eq!(jwks, serde_json::json!({"keys": []}));
+        let jwks = |bundle: &Bundle| -> serde_json::Value {
+            serde_json::from_str(&bundle.to_jwks()).unwrap()
+        };
+        assert_eq!(jwks(&bundle), serde_json::json!({"keys": []}));
+        let bundle = bundle.with_jwt_keys(some_jwt_keys());
+        let keys = jwks(&bundle)["keys"].as_array().unwrap().clone();
+        let ids: Vec<_> = keys
+            .iter()
+            .map(|key| key["kid"].as_str().unwrap())
+            .collect();
+        assert_eq!(ids, ["a", "b", "c", "d"]);
+        assert!(
+            keys.iter()
+                .all(|key| key.get("use").is_none() && key.get("x5c").is_none())
+        );
+    }
+
+    #[test]
+    fn jwt_keys_are_in_the_document_and_read_again() {
+        let keys = some_jwt_keys();
+        let bundle = Bundle::new(name(), some_roots(), 7).unwrap();
+        let bundle = bundle.with_jwt_keys([keys.clone(), keys.clone()].concat());
+        assert_eq!(bundle.jwt_keys(), keys, "each once");
+        let text = bundle.to_document();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let last = document["keys"].as_array().unwrap().last().unwrap();
+        assert_eq!(
+            (&last["use"], &last["kid"]),
+            (&"jwt-svid".into(), &"d".into())
+        );
+        let again = Bundle::from_document(name(), text.as_bytes()).unwrap();
+        assert_eq!(again, bundle);
+        assert_eq!(again.jwt_key("b"), Some(&keys[1]));
+        assert_eq!(again.jwt_key("e"), None);
+    }
+
+    #[test]
+    fn tainted_roots_are_marked() {
+        let roots = some_roots();
+        let bundle = Bundle::new(name(), roots.clone(), 7).unwrap();
+        let bundle = bundle.with_tainted(|root| *root == roots[1]);
+        let tainted: Vec<_> = bundle
+            .x509_authorities()
+            .iter()
+            .map(X509Authority::is_tainted)
+            .collect();
+        assert_eq!(tainted, [false, true, false, false, false]);
+        assert!(bundle.roots().eq(&roots));
     }
 
     #[test]
     fn keys_of_other_uses_and_unknown_members_are_passed_over() {
-        let document = br#"{"keys": [{"use": "jwt-svid", "kty": "EC", "kid": "a", "x": "AA"},
+        let document = br#"{"keys": [{"use": "jwt-svid", "kty": "new", "kid": "a", "x": "AA"},
             {"use": "wit-svid", "kty": "new"}, {"kty": "EC"}], "spiffe_sequence": 3, "new": {}}"#;
         let bundle = Bundle::from_document(name(), document).unwrap();
         assert_eq!((bundle.roots().count(), bundle.sequence()), (0, 3));
@@ -406,6 +478,20 @@ mod tests {
         );
         assert_eq!(with_x5c(r#"["AA=="]"#), Err(BundleError::Root));
         assert_eq!(with_x5c(r#"["%"]"#), Err(BundleError::Root));
+        let with_jwt_key =
+            |members: &str| read(&format!(r#"{{"keys":[{{"use":"jwt-svid",{members}}}]}}"#));
+        let coordinate = BASE64_URL_SAFE_NO_PAD.encode([1; 32]);
+        let point = format!(r#""kty":"EC","crv":"P-256","x":"{coordinate}","y":"{coordinate}""#);
+        assert_eq!(with_jwt_key(&point), Err(BundleError::KeyId));
+        for members in [
+            r#""kid":"a","kty":"EC","crv":"P-256","x":"AA","y":"AA""#,
+            r#""kid":"a","kty":"EC","crv":"P-256""#,
+            r#""kid":"a","kty":"RSA","n":"AA","e":"AQAB""#,
+            r#""kid":"a","kty":"RSA","n":"%","e":"AQAB""#,
+        ] {
+            let refused = with_jwt_key(members);
+            assert!(matches!(refused, Err(BundleError::Key { .. })), "{members}");
+        }
         assert_eq!(
             Bundle::from_pem(name(), b"nothing"),
             Err(BundleError::Pem {

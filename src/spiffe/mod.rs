@@ -1,4 +1,4 @@
-//! SPIFFE's own vocabulary: identifiers, bundles, X.509-SVIDs and their verification.
+//! SPIFFE's own vocabulary: identifiers, bundles, X.509-SVIDs, JWT-SVIDs and their verification.
 //!
 //! Everything here is pure: no I/O, no clock, no Kubernetes. Time comes in as an argument; serial
 //! numbers alone are drawn from the operating system's randomness. What decides *which* workload
@@ -9,16 +9,21 @@ mod ca_certificate;
 mod certificate;
 mod csr;
 mod id;
+mod jwk;
+mod jws;
+mod jwt_svid;
 pub mod pem;
 mod public_key;
 mod verify;
 mod x509_svid;
 
-pub use bundle::{Bundle, BundleError};
+pub use bundle::{Bundle, BundleError, JwtKey, X509Authority};
 pub use ca_certificate::{CaCertificate, CaCertificateError, CaProfile};
 pub use certificate::{Fingerprint, RandomnessError, SerialNumber};
 pub use csr::{CsrError, MAX_REQUEST_LENGTH, RequestedKey};
 pub use id::{MAX_ID_LENGTH, ParseSpiffeIdError, ParseTrustDomainError, SpiffeId, TrustDomainName};
+pub use jws::JwsAlgorithm;
+pub use jwt_svid::{JwtSvid, JwtSvidError, MAX_JWT_LENGTH, verify_jwt_svid};
 pub use pem::PemError;
 pub use public_key::{KeyId, KeyKind, PublicKey, PublicKeyError};
 pub(crate) use verify::id_of;

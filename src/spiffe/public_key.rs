@@ -6,6 +6,7 @@ use aws_lc_rs::{
 };
 use rcgen::{PublicKeyData, SignatureAlgorithm};
 use x509_parser::{
+    asn1_rs::{Integer, Sequence, ToDer},
     oid_registry::{
         OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521,
         OID_PKCS1_RSAENCRYPTION, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA,
@@ -16,6 +17,8 @@ use x509_parser::{
     public_key::PublicKey as ParsedPublicKey,
     x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
+
+use super::JwsAlgorithm;
 
 /// Go signs PSS with the longest salt unless told otherwise, and so does the kubelet.
 static RSA_PSS_SHA256_LONGEST_SALT: RsaParameters =
@@ -77,6 +80,41 @@ impl PublicKey {
             Ok(([], parsed)) => Self::from_parsed(&parsed),
             _ => Err(PublicKeyError::Malformed),
         }
+    }
+
+    /// The key of `algorithm` with these `bits`: a curve's point, or an `RSAPublicKey`.
+    pub(super) fn from_bits(
+        algorithm: &'static SignatureAlgorithm,
+        bits: &[u8],
+    ) -> Result<Self, PublicKeyError> {
+        struct Bits<'a>(&'static SignatureAlgorithm, &'a [u8]);
+        impl PublicKeyData for Bits<'_> {
+            fn der_bytes(&self) -> &[u8] {
+                self.1
+            }
+            fn algorithm(&self) -> &'static SignatureAlgorithm {
+                self.0
+            }
+        }
+        Self::from_spki(&Bits(algorithm, bits).subject_public_key_info())
+    }
+
+    /// The RSA key of this modulus and exponent, both big-endian.
+    pub(super) fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, PublicKeyError> {
+        // A leading zero keeps an integer positive, and further ones are not DER.
+        let positive = |number: &[u8]| {
+            let zeros = number.iter().take_while(|byte| **byte == 0).count();
+            let digits = number.get(zeros..).unwrap_or_default();
+            let sign = digits.first().is_none_or(|first| *first >= 0x80);
+            [vec![0; usize::from(sign)], digits.to_vec()].concat()
+        };
+        let (modulus, exponent) = (positive(modulus), positive(exponent));
+        let numbers = [Integer::new(&modulus), Integer::new(&exponent)];
+        let key = Sequence::from_iter_to_der(numbers.iter())
+            .ok()
+            .and_then(|key| key.to_der_vec().ok())
+            .ok_or(PublicKeyError::Malformed)?;
+        Self::from_bits(&rcgen::PKCS_RSA_SHA256, &key)
     }
 
     pub(crate) fn from_parsed(parsed: &SubjectPublicKeyInfo<'_>) -> Result<Self, PublicKeyError> {
@@ -144,6 +182,29 @@ impl PublicKey {
                 by(&signature::RSA_PSS_2048_8192_SHA256) || by(&RSA_PSS_SHA256_LONGEST_SALT)
             }
         }
+    }
+
+    /// Whether `signature` is one over `message` by this algorithm of JWS, which must fit the key.
+    pub(super) fn verifies_jws(
+        &self,
+        algorithm: JwsAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        use JwsAlgorithm as Jws;
+        let algorithm: &'static dyn VerificationAlgorithm = match (self.kind, algorithm) {
+            (KeyKind::EcP256, Jws::Es256) => &signature::ECDSA_P256_SHA256_FIXED,
+            (KeyKind::EcP384, Jws::Es384) => &signature::ECDSA_P384_SHA384_FIXED,
+            (KeyKind::EcP521, Jws::Es512) => &signature::ECDSA_P521_SHA512_FIXED,
+            (KeyKind::Rsa { .. }, Jws::Rs256) => &signature::RSA_PKCS1_2048_8192_SHA256,
+            (KeyKind::Rsa { .. }, Jws::Rs384) => &signature::RSA_PKCS1_2048_8192_SHA384,
+            (KeyKind::Rsa { .. }, Jws::Rs512) => &signature::RSA_PKCS1_2048_8192_SHA512,
+            (KeyKind::Rsa { .. }, Jws::Ps256) => &signature::RSA_PSS_2048_8192_SHA256,
+            (KeyKind::Rsa { .. }, Jws::Ps384) => &signature::RSA_PSS_2048_8192_SHA384,
+            (KeyKind::Rsa { .. }, Jws::Ps512) => &signature::RSA_PSS_2048_8192_SHA512,
+            _ => return false,
+        };
+        self.verifies_by(algorithm, message, signature)
     }
 
     fn verifies_by(

@@ -14,8 +14,8 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::api::TrustDomain;
 use crate::authority::{
-    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Edition, Journal,
-    PROPAGATION, RotationPolicy, Step, advance,
+    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Done, Edition, Journal,
+    PROPAGATION, RotationPolicy, advance,
 };
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::published::labels;
@@ -195,8 +195,8 @@ impl AuthorityKeeper {
         }
     }
 
-    /// Takes the authority forward as far as it goes now, and writes what came of it. Gives the
-    /// steps that were taken.
+    /// Takes the authority forward as far as it goes now, and writes what came of it. Gives
+    /// what was done.
     pub(super) async fn take_forward(
         &mut self,
         settings: &DomainSettings,
@@ -204,7 +204,7 @@ impl AuthorityKeeper {
         candidate: Option<&Arc<CertificateAuthority>>,
         owner: &OwnerReference,
         now: Timestamp,
-    ) -> Result<Vec<Step>, KeepError> {
+    ) -> Result<Vec<Done>, KeepError> {
         let policy = authority_settings(settings);
         let journal = match &self.journal {
             Some(journal) => journal.clone(),
@@ -218,8 +218,8 @@ impl AuthorityKeeper {
         })
         .await
         .map_err(|source| KeepError::Aborted { source })?;
-        let (journal, steps) = match advanced.map_err(|source| KeepError::Advance { source })? {
-            Some(advanced) => (advanced.journal, advanced.steps),
+        let (journal, done) = match advanced.map_err(|source| KeepError::Advance { source })? {
+            Some(advanced) => (advanced.journal, advanced.done),
             None => (journal, Vec::new()),
         };
         let owner = settings.goes_with_object().then(|| owner.clone());
@@ -227,8 +227,8 @@ impl AuthorityKeeper {
             .stored
             .as_ref()
             .is_some_and(|stored| stored.is_owned_by(owner.as_ref()));
-        if steps.is_empty() && (as_it_should_be || self.journal.is_none()) {
-            return Ok(steps);
+        if done.is_empty() && (as_it_should_be || self.journal.is_none()) {
+            return Ok(done);
         }
         let previous = self.stored.as_ref();
         let stored = self
@@ -238,7 +238,7 @@ impl AuthorityKeeper {
             .map_err(|source| KeepError::Save { source })?;
         self.journal = Some(stored.journal.clone());
         self.stored = Some(stored);
-        Ok(steps)
+        Ok(done)
     }
 }
 
@@ -255,5 +255,6 @@ fn authority_settings(settings: &DomainSettings) -> AuthoritySettings {
         key_type: settings.key_type,
         ca_ttl: SignedDuration::try_from(settings.ca_ttl).unwrap_or(SignedDuration::MAX),
         subject: settings.subject.clone(),
+        jwt_key_type: settings.jwt_key_type,
     }
 }

@@ -7,7 +7,7 @@ use kube::api::{Api, PostParams};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{TrustDomain, TrustDomainSpec, TrustDomainStatus};
-use crate::authority::Step;
+use crate::authority::{AuthorityId, Done, Step};
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::authority::KeepError;
 use crate::controllers::trust_domain::claim::conflict;
@@ -225,27 +225,12 @@ impl Worker {
             .set_expiry(settings.trust_domain.as_str(), ca, bundle);
     }
 
-    pub(super) fn tell_steps(&self, object: &TrustDomain, steps: &[Step]) {
-        for step in steps {
-            let (reason, note) = match step {
-                Step::Activate { fingerprint } => {
-                    ("CAActivated", format!("CA {fingerprint} signs from now on"))
-                }
-                Step::ConfirmPublished { .. } => continue,
-                Step::Discard { fingerprint } => (
-                    "CADiscarded",
-                    format!("CA {fingerprint} never signed and is not needed"),
-                ),
-                Step::Generate => ("CAPrepared", "a new CA is prepared".to_owned()),
-                Step::Import { fingerprint } => (
-                    "CAPrepared",
-                    format!("CA {fingerprint} of the Secret is prepared"),
-                ),
-                Step::Prune { fingerprint } => (
-                    "CAPruned",
-                    format!("CA {fingerprint} has expired and leaves the bundle"),
-                ),
-            };
+    pub(super) fn tell_steps(&self, object: &TrustDomain, done: &[Done]) {
+        let told = done.iter().filter_map(|done| match done {
+            Done::Ca(step) => ca_event(step),
+            Done::JwtKey { id, step } => jwt_key_event(id, step),
+        });
+        for (reason, note) in told {
             tracing::info!(
                 trust_domain = self.name,
                 reason,
@@ -258,4 +243,43 @@ impl Worker {
                 .publish(reference, Severity::Normal, reason, "Rotate", &note);
         }
     }
+}
+
+/// The reason and note of the event of a step, if it has one.
+fn ca_event(step: &Step) -> Option<(&'static str, String)> {
+    Some(match step {
+        Step::Activate { fingerprint } => {
+            ("CAActivated", format!("CA {fingerprint} signs from now on"))
+        }
+        Step::ConfirmPublished { .. } => return None,
+        Step::Discard { fingerprint } => (
+            "CADiscarded",
+            format!("CA {fingerprint} never signed and is not needed"),
+        ),
+        Step::Generate => ("CAPrepared", "a new CA is prepared".to_owned()),
+        Step::Import { fingerprint } => (
+            "CAPrepared",
+            format!("CA {fingerprint} of the Secret is prepared"),
+        ),
+        Step::Prune { fingerprint } => (
+            "CAPruned",
+            format!("CA {fingerprint} has expired and leaves the bundle"),
+        ),
+    })
+}
+
+fn jwt_key_event(id: &AuthorityId, step: &Step) -> Option<(&'static str, String)> {
+    Some(match step {
+        Step::Activate { .. } => ("JWTKeyActivated", format!("JWT key {id} signs from now on")),
+        Step::ConfirmPublished { .. } | Step::Import { .. } => return None,
+        Step::Discard { .. } => (
+            "JWTKeyDiscarded",
+            format!("JWT key {id} never signed and is not needed"),
+        ),
+        Step::Generate => ("JWTKeyPrepared", format!("JWT key {id} is prepared")),
+        Step::Prune { .. } => (
+            "JWTKeyPruned",
+            format!("JWT key {id} has expired and leaves the bundle"),
+        ),
+    })
 }

@@ -135,14 +135,14 @@ impl Worker {
             return Ok(Reconciliation::Settled);
         }
         let published = self.confirmed_roots(settings);
-        let steps = self
+        let done = self
             .authority
             .take_forward(settings, &published, candidate.as_ref(), &owner, now)
             .await;
-        match steps {
-            Ok(steps) if steps.is_empty() => Ok(Reconciliation::Settled),
-            Ok(steps) => {
-                self.tell_steps(object, &steps);
+        match done {
+            Ok(done) if done.is_empty() => Ok(Reconciliation::Settled),
+            Ok(done) => {
+                self.tell_steps(object, &done);
                 Ok(Reconciliation::Again)
             }
             // Somebody else took it forward: read what they wrote.

@@ -42,6 +42,8 @@ pub(super) struct Seen {
     pub(super) troubled_config_maps: Vec<(String, Outcome)>,
     pub(super) entries: usize,
     authorities: Vec<AuthorityStatus>,
+    jwt_authorities: Vec<AuthorityStatus>,
+    jwt_keys: usize,
     sequence: Option<u64>,
     active_until: Option<Timestamp>,
     bundle_until: Option<Timestamp>,
@@ -62,6 +64,8 @@ impl Seen {
             troubled_config_maps: Vec::new(),
             entries: 0,
             authorities: Vec::new(),
+            jwt_authorities: Vec::new(),
+            jwt_keys: 0,
             sequence: None,
             active_until: None,
             bundle_until: None,
@@ -71,6 +75,8 @@ impl Seen {
     /// Takes note of the authority.
     pub(super) fn journal(&mut self, journal: &Journal) {
         self.authorities = journal.status();
+        self.jwt_authorities = journal.jwt_status();
+        self.jwt_keys = journal.jwt_key_count();
         self.sequence = Some(journal.sequence());
         self.active_until = journal.ledger().active().map(|record| record.not_after);
         self.bundle_until = journal.ledger().records().iter().map(|r| r.not_after).max();
@@ -200,7 +206,8 @@ pub(super) fn serving(
         bundle_sequence: seen.sequence,
         authorities: seen.authorities.clone(),
         entries: i64::try_from(seen.entries).unwrap_or(i64::MAX),
-        jwt_keys: 0,
+        jwt_authorities: seen.jwt_authorities.clone(),
+        jwt_keys: i64::try_from(seen.jwt_keys).unwrap_or(i64::MAX),
         ..object.status.clone().unwrap_or_default()
     };
     let status = with_names(status, settings, seen);
@@ -208,6 +215,8 @@ pub(super) fn serving(
     let status = match (&object.status, seen.authorities.is_empty()) {
         (Some(before), true) => TrustDomainStatus {
             authorities: before.authorities.clone(),
+            jwt_authorities: before.jwt_authorities.clone(),
+            jwt_keys: before.jwt_keys,
             bundle_sequence: before.bundle_sequence,
             ..status
         },
