@@ -204,9 +204,10 @@ impl JoinTokenStore {
     /// ID of the agent that attests with `token`.
     fn agent_id(&self, token: &str) -> Result<SpiffeId, JoinTokenError> {
         let id = format!("{}/spire/agent/join_token/{token}", self.trust_domain.id());
-        let id = match token.contains('/') {
-            true => Err(ParseSpiffeIdError::BadPathCharacter { found: '/' }),
-            false => id.parse(),
+        let id = if token.contains('/') {
+            Err(ParseSpiffeIdError::BadPathCharacter { found: '/' })
+        } else {
+            id.parse()
         };
         id.map_err(|source| JoinTokenError::NoSegment { source })
     }

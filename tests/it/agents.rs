@@ -278,7 +278,9 @@ async fn writes_at_the_same_time_lose_nothing() {
         b.post_status(id, "1.15.3"),
         b.post_status(id, "1.15.3"),
     );
-    (renewed.unwrap(), posted.unwrap(), again.unwrap());
+    renewed.unwrap();
+    posted.unwrap();
+    again.unwrap();
     let stored = a.get(id).await.unwrap().unwrap();
     assert_eq!(stored.new_x509_svid_serial_number.as_deref(), Some("2"));
     assert_eq!(stored.agent_version.as_deref(), Some("1.15.3"));
@@ -464,7 +466,8 @@ async fn foreign_bundles_and_relationships_are_kept_and_seen_by_all() {
         Ok::<_, FederationError>(())
     };
     let (one, other) = tokio::join!(a.change(foreign, set_bundle), b.change(foreign, relate));
-    (one.unwrap(), other.unwrap());
+    one.unwrap();
+    other.unwrap();
     let known = ForeignTrustDomain {
         trust_domain: foreign.clone(),
         bundle: Some(bundle.clone()),
