@@ -88,6 +88,12 @@ impl SpiffeId {
         &self.uri
     }
 
+    /// The whole URI, shared with the ID.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<str> {
+        &self.uri
+    }
+
     /// The path with its leading slash, or the empty string.
     #[must_use]
     pub fn path(&self) -> &str {
