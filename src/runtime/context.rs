@@ -13,6 +13,7 @@ use crate::runtime::events::Recorder;
 use crate::runtime::leader::Leadership;
 use crate::runtime::logging::LogControl;
 use crate::runtime::metrics::Metrics;
+use crate::store::Caches;
 
 /// Shared by all tasks.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct Context {
     pub namespace: String,
     /// Who is registered.
     pub identities: Arc<Identities>,
+    /// What is watched of agents and foreign trust domains.
+    pub caches: Caches,
     /// Events.
     pub recorder: Recorder,
     /// Metrics.

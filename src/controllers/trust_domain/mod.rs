@@ -14,6 +14,7 @@ mod rights;
 mod serve;
 mod server;
 mod status;
+mod sweep;
 mod withdraw;
 mod worker;
 
