@@ -17,13 +17,16 @@ use tonic::codegen::http;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use crate::api::AttestedAgent;
 use crate::registration::Right;
+use crate::runtime::clock;
 use crate::server::access::Access;
 use crate::server::caller::{Caller, PeerSvid};
 use crate::server::context::ServerContext;
 use crate::server::proto::types::PermissionDeniedDetails;
 use crate::server::proto::types::permission_denied_details::Reason;
 use crate::spiffe::SpiffeId;
+use crate::store::agents::{AgentDenial, AgentError, PresentedSvid};
 
 /// By what right a call is made.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub enum Authorized {
 pub struct CallingAgent {
     /// Its SPIFFE ID.
     pub id: SpiffeId,
+    /// Its record.
+    pub record: Arc<AttestedAgent>,
 }
 
 impl Authorized {
@@ -162,11 +167,26 @@ async fn authorize(
 }
 
 async fn agent(
-    _context: &ServerContext,
+    context: &ServerContext,
     method: &str,
-    _svid: &PeerSvid,
+    svid: &PeerSvid,
 ) -> Result<Authorized, Status> {
-    Err(denial(method, Some(Reason::AgentNotAttested)))
+    let presented = PresentedSvid {
+        serial: svid.serial.clone(),
+        not_after: svid.not_after,
+    };
+    let checked = context
+        .stores
+        .agents
+        .check(&svid.id, &presented, clock::now());
+    match checked.await {
+        Ok(record) => Ok(Authorized::Agent(CallingAgent {
+            id: svid.id.clone(),
+            record,
+        })),
+        Err(AgentError::Denied { reason }) => Err(denial(method, Some(reason_of(reason)))),
+        Err(error) => Err(agent_status(&error)),
+    }
 }
 
 fn is_admin(context: &ServerContext, svid: &PeerSvid) -> Result<bool, Status> {
@@ -181,6 +201,30 @@ fn has_entry(context: &ServerContext, svid: &PeerSvid, right: Right) -> Result<b
     identities
         .has_entry(&context.object, &svid.id, right)
         .map_err(|missing| Status::unavailable(missing.to_string()))
+}
+
+/// What a caller is told when it cannot be known whether an agent may act.
+#[must_use]
+pub fn agent_status(error: &AgentError) -> Status {
+    match error {
+        AgentError::Denied { reason } => {
+            permission_denied(reason.to_string(), Some(reason_of(*reason)))
+        }
+        AgentError::NotFound => Status::not_found("agent not found"),
+        AgentError::Misnamed { .. } => Status::internal(error.to_string()),
+        error => Status::unavailable(crate::error_chain(error)),
+    }
+}
+
+/// The reason as stock agents know it.
+fn reason_of(denial: AgentDenial) -> Reason {
+    match denial {
+        AgentDenial::Expired => Reason::AgentExpired,
+        AgentDenial::NotAttested => Reason::AgentNotAttested,
+        AgentDenial::Banned => Reason::AgentBanned,
+        AgentDenial::NotActive => Reason::AgentNotActive,
+        AgentDenial::MustReattest => Reason::AgentMustReattest,
+    }
 }
 
 /// `PermissionDenied` as stock agents read it: the reason is in the details.

@@ -12,6 +12,7 @@ use crate::runtime::context::Context;
 use crate::server::caller::Caller;
 use crate::server::rate_limit::{Limit, RateLimits};
 use crate::spiffe::TrustDomainName;
+use crate::store::DomainStores;
 
 /// One trust domain's server.
 pub struct ServerContext {
@@ -23,6 +24,8 @@ pub struct ServerContext {
     pub settings: watch::Receiver<Arc<ServerSettings>>,
     /// Who signs; none while the authority is not ready.
     pub authority: watch::Receiver<Option<Arc<Authority>>>,
+    /// What is kept of agents, join tokens and foreign trust domains.
+    pub stores: DomainStores,
     /// What all tasks of the process share.
     pub process: Context,
     /// When the server was started.
@@ -38,6 +41,7 @@ impl ServerContext {
         trust_domain: TrustDomainName,
         settings: watch::Receiver<Arc<ServerSettings>>,
         authority: watch::Receiver<Option<Arc<Authority>>>,
+        stores: DomainStores,
         process: Context,
     ) -> Self {
         Self {
@@ -45,6 +49,7 @@ impl ServerContext {
             trust_domain,
             settings,
             authority,
+            stores,
             process,
             started: Instant::now(),
             limits: RateLimits::default(),

@@ -4,7 +4,7 @@
 //! It is signed anew at half of its life, and whenever the authority changes: a new connection shows
 //! the new one, and those that are open stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::runtime::clock;
 use crate::server::context::ServerContext;
 use crate::server::tls::{Trust, server_config};
 use crate::server::validity::validity;
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{Bundle, SpiffeId, TrustDomainName};
 
 /// How soon a failure is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -47,10 +47,12 @@ pub(super) async fn keep(
 ) {
     let mut authorities = context.authority.clone();
     let mut settings = context.settings.clone();
+    let mut federation = context.process.caches.federation.changes();
     let mut key = None;
     loop {
         let authority = authorities.borrow_and_update().clone();
         settings.mark_unchanged();
+        federation.mark_unchanged();
         let pause = match authority {
             None => {
                 tls.send_replace(None);
@@ -78,6 +80,7 @@ pub(super) async fn keep(
         tokio::select! {
             changed = authorities.changed() => if changed.is_err() { return },
             changed = settings.changed() => if changed.is_err() { return },
+            changed = federation.changed() => if changed.is_err() { return },
             () = due => {}
         }
     }
@@ -118,9 +121,26 @@ fn identity(
     let trust = Trust {
         bundle: Arc::clone(authority.bundle()),
         admin_ids: settings.admin_ids.clone(),
-        foreign: BTreeMap::new(),
+        foreign: foreign_bundles(context, &settings.admin_ids),
     };
     let config = server_config(signed.chain, private, trust)
         .map_err(|source| IdentityError::Tls { source })?;
     Ok((config, pause))
+}
+
+/// The bundles of administrators from elsewhere, as far as they are known.
+fn foreign_bundles(
+    context: &ServerContext,
+    admin_ids: &BTreeSet<SpiffeId>,
+) -> BTreeMap<TrustDomainName, Arc<Bundle>> {
+    let foreign = admin_ids
+        .iter()
+        .filter(|id| !id.is_member_of(&context.trust_domain));
+    let names = foreign.filter_map(|id| id.trust_domain().parse::<TrustDomainName>().ok());
+    names
+        .filter_map(|name| {
+            let bundle = context.stores.federation.known_bundle(&name).ok()??;
+            Some((name, bundle))
+        })
+        .collect()
 }

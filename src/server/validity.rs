@@ -23,7 +23,7 @@ mod tests {
     #[test]
     fn begins_a_little_earlier_and_ends_in_time() {
         let now = Timestamp::from_second(1000).unwrap();
-        let (from, until) = validity(now, Duration::from_secs(60));
+        let (from, until) = validity(now, Duration::from_mins(1));
         assert_eq!((from.as_second(), until.as_second()), (990, 1060));
         let (_, until) = validity(now, Duration::MAX);
         assert_eq!(until, Timestamp::MAX);

@@ -48,8 +48,9 @@ impl Worker {
         let authority = authority.filter(|authority| self.is_published(settings, authority));
         seen.signs = authority.is_some();
         let authority = authority.map(Arc::new);
-        let (context, name) = (&self.context, &self.name);
-        self.server.run(context, name, settings, authority.as_ref());
+        let context = &self.context;
+        self.server
+            .run(context, object, settings, authority.as_ref());
         seen.listening = self.server.listening();
         self.sign_with(settings, authority);
         let outcome = kept?;

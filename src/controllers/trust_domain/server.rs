@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use kube::ResourceExt;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::api::TrustDomain;
 use crate::authority::Authority;
+use crate::controllers::trust_domain::published::{labels, owner_reference};
 use crate::domains::{DomainSettings, ServerSettings};
 use crate::runtime::context::Context;
 use crate::server::{self, Addresses, Listening, ServerContext};
+use crate::store::DomainStores;
 
 /// The server of one TrustDomain, where it has one.
 #[derive(Default)]
@@ -30,7 +34,7 @@ impl ServerRunner {
     pub(super) fn run(
         &mut self,
         context: &Context,
-        object: &str,
+        object: &TrustDomain,
         settings: &DomainSettings,
         authority: Option<&Arc<Authority>>,
     ) {
@@ -86,7 +90,7 @@ impl ServerRunner {
 
 fn start(
     context: &Context,
-    object: &str,
+    object: &TrustDomain,
     settings: &DomainSettings,
     wanted: &ServerSettings,
     authority: Option<Arc<Authority>>,
@@ -94,16 +98,28 @@ fn start(
     let (settings_sender, settings_receiver) = watch::channel(Arc::new(wanted.clone()));
     let (authority_sender, authority_receiver) = watch::channel(authority);
     let (listening_sender, listening) = watch::channel(None);
+    let name = object.name_any();
+    let owner = settings.goes_with_object().then(|| owner_reference(object));
+    let stores = DomainStores::new(
+        &context.client,
+        &context.namespace,
+        &context.caches,
+        &name,
+        &settings.trust_domain,
+        &labels(&name),
+        owner.as_ref(),
+    );
     let admin_socket = context.server.admin_socket.as_ref();
     let addresses = Addresses {
         tcp: SocketAddr::new(context.server.ip, wanted.port),
-        admin_socket: admin_socket.map(|path| path.replace("{name}", object).into()),
+        admin_socket: admin_socket.map(|path| path.replace("{name}", &name).into()),
     };
     let server = ServerContext::new(
-        object.to_owned(),
+        name,
         settings.trust_domain.clone(),
         settings_receiver,
         authority_receiver,
+        stores,
         context.clone(),
     );
     let task = server::run(Arc::new(server), addresses, listening_sender);
