@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::api::{ServerRateLimit, ServerSpec, TrustDomainSpec, duration};
-use crate::domains::SettingsError;
+use crate::domains::{AttestorSettings, SettingsError};
 use crate::spiffe::SpiffeId;
 
 /// The API of spire-server as a TrustDomain asks for it.
@@ -18,6 +18,8 @@ pub struct ServerSettings {
     pub agent_ttl: Duration,
     /// Lifetime of other X.509-SVIDs where the entry has none.
     pub x509_svid_ttl: Duration,
+    /// How agents may prove where they run.
+    pub node_attestors: AttestorSettings,
     /// How long records of agents stay after they have expired; none: for good.
     pub prune_agents_expired_for: Option<Duration>,
     /// Which calls are limited.
@@ -46,6 +48,7 @@ impl ServerSettings {
             admin_ids: admin_ids(server)?,
             agent_ttl: agent_ttl.transpose()?.unwrap_or(x509_svid_ttl),
             x509_svid_ttl,
+            node_attestors: AttestorSettings::parse(spec, &server.node_attestors)?,
             prune_agents_expired_for: Some(prune).filter(|age| !age.is_zero()),
             rate_limit: server.rate_limit.clone(),
         }))
