@@ -30,7 +30,7 @@ const SPIRE_KINDS: &[&str] = &[
     "clusterstaticentries",
 ];
 /// The kinds of `spiffe-operator.io`.
-const OWN_KINDS: &[&str] = &["trustdomains"];
+const OWN_KINDS: &[&str] = &["registrationentries", "trustdomains"];
 const READ: &[&str] = &["get", "list", "watch"];
 const OBSERVE: &[&str] = &["list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete"];
@@ -111,9 +111,15 @@ pub const CLUSTER: &[Grant] = &[
         OBSERVE,
     ),
     Grant::new(
+        "Entries that were made through the SPIRE server API; those that expire are deleted.",
+        "spiffe-operator.io",
+        &["registrationentries"],
+        &["list", "watch", "delete"],
+    ),
+    Grant::new(
         "The trust domains that users apply.",
         "spiffe-operator.io",
-        OWN_KINDS,
+        &["trustdomains"],
         OBSERVE,
     ),
     Grant::new(
@@ -201,7 +207,7 @@ pub const VIEWERS: &[Grant] = &[
         READ,
     ),
     Grant::new(
-        "See the trust domains.",
+        "See the trust domains, and what was registered through their servers.",
         "spiffe-operator.io",
         OWN_KINDS,
         READ,
