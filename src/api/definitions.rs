@@ -6,8 +6,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 use super::{
-    ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, RegistrationEntry,
-    TrustDomain,
+    AttestedAgent, ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry,
+    RegistrationEntry, TrustDomain,
 };
 
 /// All kinds, sorted by name.
@@ -17,6 +17,7 @@ use super::{
 #[must_use]
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![
+        AttestedAgent::crd(),
         ClusterFederatedTrustDomain::crd(),
         ClusterSPIFFEID::crd(),
         ClusterStaticEntry::crd(),

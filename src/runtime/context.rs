@@ -11,6 +11,7 @@ use crate::clusters::identities::Identities;
 use crate::runtime::events::Recorder;
 use crate::runtime::leader::Leadership;
 use crate::runtime::metrics::Metrics;
+use crate::store::Caches;
 
 /// Shared by all tasks.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct Context {
     pub namespace: String,
     /// Who is registered.
     pub identities: Arc<Identities>,
+    /// What is watched of agents and foreign trust domains.
+    pub caches: Caches,
     /// Events.
     pub recorder: Recorder,
     /// Metrics.

@@ -25,6 +25,7 @@ use crate::runtime::http::{Endpoints, serve};
 use crate::runtime::leader::{self, Leadership};
 use crate::runtime::logging::LogControl;
 use crate::runtime::metrics::Metrics;
+use crate::store::Caches;
 
 /// Name of the Lease.
 const LEASE: &str = "spiffe-operator";
@@ -125,8 +126,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (discovered, certificates_api) = watch::channel(None);
     tasks.spawn(discover(client.clone(), discovered));
 
+    let caches = Caches::start(&client, &namespace, &metrics);
     let context = Context {
         client,
+        caches,
         namespace: namespace.clone(),
         identities: Arc::new(Identities::new(Arc::clone(&metrics))),
         recorder,

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agents;
 mod authorities;
 mod broken_specs;
 mod bundle_faults;

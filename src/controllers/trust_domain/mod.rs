@@ -13,6 +13,7 @@ mod reconcile;
 mod rights;
 mod serve;
 mod status;
+mod sweep;
 mod withdraw;
 mod worker;
 
