@@ -18,7 +18,7 @@ use crate::clusters::observe;
 use crate::controllers;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::client::{ClientError, client};
-use crate::runtime::context::Context;
+use crate::runtime::context::{Context, ServerAddresses};
 use crate::runtime::events::Recorder;
 use crate::runtime::health::Health;
 use crate::runtime::http::{Endpoints, serve};
@@ -44,6 +44,8 @@ pub struct Config {
     pub namespace: String,
     /// Address of the HTTP endpoints.
     pub http_address: SocketAddr,
+    /// Where trust domains are served.
+    pub server: ServerAddresses,
     /// Name of this process in the Lease and in events.
     pub identity: String,
     /// The log filter.
@@ -91,6 +93,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         context,
         namespace,
         http_address,
+        server,
         identity,
         logs,
     } = config;
@@ -136,6 +139,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         metrics: Arc::clone(&metrics),
         leadership,
         certificates_api,
+        server,
+        logs: logs.clone(),
         shutdown: shutdown.clone(),
     };
     observe::start(&context, &health, &mut tasks);

@@ -82,6 +82,16 @@ pub struct SpiffeId {
 }
 
 impl SpiffeId {
+    /// The ID of the servers of `trust_domain`, `spiffe://<name>/spire/server`.
+    #[must_use]
+    pub fn of_server(trust_domain: &TrustDomainName) -> Self {
+        let id = trust_domain.id();
+        Self {
+            path: id.len(),
+            uri: (id + "/spire/server").into(),
+        }
+    }
+
     /// The whole URI.
     #[must_use]
     pub fn as_str(&self) -> &str {
