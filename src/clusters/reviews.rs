@@ -31,7 +31,7 @@ impl Reviews {
     ) -> Result<TokenReviewStatus, CallError> {
         let review = TokenReview {
             spec: TokenReviewSpec {
-                token: Some(token.into()),
+                token: token.into(),
                 audiences: (!audiences.is_empty()).then(|| audiences.to_vec()),
             },
             ..TokenReview::default()

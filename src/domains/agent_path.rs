@@ -115,7 +115,11 @@ mod tests {
         assert_eq!(fill("/fixed").as_deref(), Some("/fixed"));
         let path = fill("/a/{{ .Fingerprint }}/{{.URISanSelectors.rack}}-x");
         assert_eq!(path.as_deref(), Some("/a/f00/7-x"));
-        for missing in ["{{ .SerialNumberHex }}", "{{ .Subject.CommonName }}", "{{ .URISanSelectors.no }}"] {
+        for missing in [
+            "{{ .SerialNumberHex }}",
+            "{{ .Subject.CommonName }}",
+            "{{ .URISanSelectors.no }}",
+        ] {
             assert_eq!(fill(&format!("/{missing}")), None, "{missing}");
         }
     }
@@ -131,10 +135,17 @@ mod tests {
             ("x/{{ .Fingerprint }}", NoSlash),
             ("/{{ .Fingerprint", Open),
             ("/{{ .Other }}", unknown(".Other")),
-            ("/{{ .Fingerprint | upper }}", unknown(".Fingerprint | upper")),
+            (
+                "/{{ .Fingerprint | upper }}",
+                unknown(".Fingerprint | upper"),
+            ),
             ("/{{ .URISanSelectors. }}", unknown(".URISanSelectors.")),
         ] {
-            assert_eq!(AgentPathTemplate::parse(template), Err(expected), "{template}");
+            assert_eq!(
+                AgentPathTemplate::parse(template),
+                Err(expected),
+                "{template}"
+            );
         }
     }
 }

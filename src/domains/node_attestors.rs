@@ -145,7 +145,9 @@ mod tests {
     fn tokens_of_service_accounts_are_for_spire_server_unless_it_is_said() {
         let psat = |more: Value| {
             let mut psat = json!({ "serviceAccountAllowList": ["spire:spire-agent"] });
-            psat.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            psat.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             parse(json!({ "k8sPSAT": psat })).unwrap().k8s_psat.unwrap()
         };
         let settings = psat(json!({}));

@@ -141,7 +141,10 @@ mod tests {
         for (message, problem) in [
             (None, "request must specify SPIFFE ID"),
             (Some(proto("", "/a")), "trust domain is missing"),
-            (Some(proto("example.org", "a")), "path must have a leading slash"),
+            (
+                Some(proto("example.org", "a")),
+                "path must have a leading slash",
+            ),
             (Some(proto("Example.org", "/a")), "trust domain has"),
             (Some(proto("example.org", "/a/")), "path must not end"),
             (Some(proto("example.org/x", "/a")), "trust domain has"),
@@ -175,7 +178,10 @@ mod tests {
     #[test]
     fn selectors_are_read_and_written() {
         let selector = selector_to_proto("k8s:pod-label:a:b");
-        assert_eq!((&*selector.r#type, &*selector.value), ("k8s", "pod-label:a:b"));
+        assert_eq!(
+            (&*selector.r#type, &*selector.value),
+            ("k8s", "pod-label:a:b")
+        );
         let read = selectors_from_proto(&[selector]);
         assert_eq!(read, Ok(vec!["k8s:pod-label:a:b".into()]));
         for (kind, value, problem) in [

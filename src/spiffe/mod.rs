@@ -18,6 +18,7 @@ mod verify;
 mod x509_svid;
 
 pub use bundle::{Bundle, BundleError, JwtKey, X509Authority};
+pub(crate) use ca_certificate::uris;
 pub use ca_certificate::{CaCertificate, CaCertificateError, CaProfile};
 pub use certificate::{Fingerprint, RandomnessError, SerialNumber};
 pub use csr::{CsrError, MAX_REQUEST_LENGTH, RequestedKey, key_in_pkcs10};
@@ -26,7 +27,6 @@ pub use jws::JwsAlgorithm;
 pub use jwt_svid::{JwtSvid, JwtSvidError, MAX_JWT_LENGTH, verify_jwt_svid};
 pub use pem::PemError;
 pub use public_key::{KeyId, KeyKind, PublicKey, PublicKeyError};
-pub(crate) use ca_certificate::uris;
 pub(crate) use verify::{AnyPurpose, id_of};
 pub use verify::{VerifyError, check_x509_svid, verify_x509_svid};
 pub use x509_svid::X509SvidProfile;

@@ -65,12 +65,14 @@ pub async fn ca_bundle(
         CaBundleKind::ConfigMap => {
             let objects = Api::<ConfigMap>::namespaced(client, namespace);
             let data = call(objects.get(&name)).await.map_err(failed)?.data;
-            data.and_then(|mut data| data.remove(&key)).map(String::into_bytes)
+            data.and_then(|mut data| data.remove(&key))
+                .map(String::into_bytes)
         }
         CaBundleKind::Secret => {
             let objects = Api::<Secret>::namespaced(client, namespace);
             let data = call(objects.get(&name)).await.map_err(failed)?.data;
-            data.and_then(|mut data| data.remove(&key)).map(|value| value.0)
+            data.and_then(|mut data| data.remove(&key))
+                .map(|value| value.0)
         }
     };
     let Some(text) = found else {

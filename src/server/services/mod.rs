@@ -1,15 +1,20 @@
 //! The services of the API, one module each. What a call may do was decided before it comes here
 //! ([`super::authorization`]); what it asks for is checked here.
 
+mod agent;
+
 use std::sync::Arc;
 
 use tonic::service::Routes;
 
 use crate::server::context::ServerContext;
+use crate::server::proto::agent::agent_server::AgentServer;
+use crate::server::services::agent::AgentService;
 
 /// What is served over TCP, and on the administration socket, too.
-pub(super) fn over_tcp(_context: &Arc<ServerContext>) -> Routes {
-    Routes::default()
+pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
+    let context = || Arc::clone(context);
+    Routes::default().add_service(AgentServer::new(AgentService { context: context() }))
 }
 
 /// What is served on the administration socket.

@@ -89,7 +89,8 @@ pub(super) fn token_owner(
         return Err(unable("token audience is not one that was asked for"));
     }
     let user = status.user.clone().unwrap_or_default();
-    let name_of = |problem: &str| internal("fail to parse username from token review status", problem);
+    let name_of =
+        |problem: &str| internal("fail to parse username from token review status", problem);
     let username = user.username.unwrap_or_default();
     let Some(account) = username.strip_prefix("system:serviceaccount:") else {
         return Err(name_of("not a service account"));
@@ -114,7 +115,10 @@ pub(super) fn token_owner(
     };
     let field = |what: &str, key: &str| {
         only(key).map_err(|problem| {
-            internal(&format!("fail to get {what} from token review status"), &problem)
+            internal(
+                &format!("fail to get {what} from token review status"),
+                &problem,
+            )
         })
     };
     Ok(TokenOwner {
@@ -155,16 +159,23 @@ pub(super) fn evidence(
     let internal = |message: String| refusal(NAME, Code::Internal, message);
     let node_uid = node.metadata.uid.as_deref().unwrap_or_default();
     if node_uid.is_empty() {
-        return Err(internal(format!("node UID is empty for cluster {cluster:?}")));
+        return Err(internal(format!(
+            "node UID is empty for cluster {cluster:?}"
+        )));
     }
     let suffix = if settings.id_by_pod {
         format!("pod/{}", owner.pod_uid)
     } else if node_uid.contains('/') {
-        return Err(internal(format!("node UID is malformed for cluster {cluster:?}")));
+        return Err(internal(format!(
+            "node UID is malformed for cluster {cluster:?}"
+        )));
     } else {
         node_uid.to_owned()
     };
-    let id = format!("{}/spire/agent/{NAME}/{cluster}/{suffix}", trust_domain.id());
+    let id = format!(
+        "{}/spire/agent/{NAME}/{cluster}/{suffix}",
+        trust_domain.id()
+    );
     let id = id
         .parse()
         .map_err(|error| internal(format!("invalid agent ID: {error}")))?;
@@ -187,8 +198,16 @@ pub(super) fn evidence(
         .collect();
     let node_labels = node.metadata.labels.as_ref();
     let pod_labels = pod.metadata.labels.as_ref();
-    selectors.extend(labels("agent_node_label", node_labels, &settings.node_label_keys));
-    selectors.extend(labels("agent_pod_label", pod_labels, &settings.pod_label_keys));
+    selectors.extend(labels(
+        "agent_node_label",
+        node_labels,
+        &settings.node_label_keys,
+    ));
+    selectors.extend(labels(
+        "agent_pod_label",
+        pod_labels,
+        &settings.pod_label_keys,
+    ));
     Ok(Evidence {
         id,
         attestation_type: NAME,
@@ -282,7 +301,10 @@ mod tests {
             ("[]", "failed to unmarshal data payload"),
             ("{\"cluster\":1}", "failed to unmarshal data payload"),
             ("{}", "missing cluster in attestation data"),
-            ("{\"cluster\":\"prod\"}", "missing token in attestation data"),
+            (
+                "{\"cluster\":\"prod\"}",
+                "missing token in attestation data",
+            ),
         ] {
             let status = Payload::read(payload.as_bytes()).err().unwrap();
             assert_eq!(status.code(), Code::InvalidArgument);
@@ -294,33 +316,83 @@ mod tests {
     #[test]
     fn a_token_must_be_that_of_a_pod_of_an_allowed_service_account() {
         use Code::{Internal, PermissionDenied};
-        let user = |username: &str, extra: Value| {
-            json!({ "user": { "username": username, "extra": extra } })
-        };
+        let user = |username: &str, extra: Value| json!({ "user": { "username": username, "extra": extra } });
         let account = "system:serviceaccount:spire:agent";
         let bound = json!({ POD_NAME: ["agent-x"], POD_UID: ["pod-uid"] });
         for (changes, code, problem) in [
-            (json!({ "error": "bad token" }), Internal, "contains an error: bad token"),
-            (json!({ "authenticated": false }), PermissionDenied, "token not authenticated"),
-            (json!({ "authenticated": null }), PermissionDenied, "token not authenticated"),
+            (
+                json!({ "error": "bad token" }),
+                Internal,
+                "contains an error: bad token",
+            ),
+            (
+                json!({ "authenticated": false }),
+                PermissionDenied,
+                "token not authenticated",
+            ),
+            (
+                json!({ "authenticated": null }),
+                PermissionDenied,
+                "token not authenticated",
+            ),
             (json!({ "audiences": ["other"] }), Internal, "audience"),
             (json!({ "audiences": null }), Internal, "audience"),
-            (user("admin", bound.clone()), Internal, "not a service account"),
-            (user("system:serviceaccount:spire", bound.clone()), Internal, "format"),
-            (user("system:serviceaccount:a:b:c", bound.clone()), Internal, "format"),
-            (user("system:serviceaccount::agent", bound.clone()), Internal, "format"),
-            (user("system:serviceaccount:a/b:agent", bound.clone()), Internal, "format"),
+            (
+                user("admin", bound.clone()),
+                Internal,
+                "not a service account",
+            ),
+            (
+                user("system:serviceaccount:spire", bound.clone()),
+                Internal,
+                "format",
+            ),
+            (
+                user("system:serviceaccount:a:b:c", bound.clone()),
+                Internal,
+                "format",
+            ),
+            (
+                user("system:serviceaccount::agent", bound.clone()),
+                Internal,
+                "format",
+            ),
+            (
+                user("system:serviceaccount:a/b:agent", bound.clone()),
+                Internal,
+                "format",
+            ),
             (
                 user("system:serviceaccount:spire:other", bound),
                 PermissionDenied,
                 "\"spire:other\" is not an allowed service account for cluster \"prod\"",
             ),
             (user(account, json!({})), Internal, "fail to get pod name"),
-            (user(account, json!({ POD_NAME: ["a", "b"] })), Internal, "expected 1 but got: 2"),
-            (user(account, json!({ POD_NAME: ["../x"] })), Internal, "malformed"),
-            (user(account, json!({ POD_NAME: ["a"] })), Internal, "fail to get pod UID"),
-            (user(account, json!({ POD_NAME: ["a"], POD_UID: [""] })), Internal, "malformed"),
-            (user(account, json!({ POD_NAME: ["a"], POD_UID: [".."] })), Internal, "malformed"),
+            (
+                user(account, json!({ POD_NAME: ["a", "b"] })),
+                Internal,
+                "expected 1 but got: 2",
+            ),
+            (
+                user(account, json!({ POD_NAME: ["../x"] })),
+                Internal,
+                "malformed",
+            ),
+            (
+                user(account, json!({ POD_NAME: ["a"] })),
+                Internal,
+                "fail to get pod UID",
+            ),
+            (
+                user(account, json!({ POD_NAME: ["a"], POD_UID: [""] })),
+                Internal,
+                "malformed",
+            ),
+            (
+                user(account, json!({ POD_NAME: ["a"], POD_UID: [".."] })),
+                Internal,
+                "malformed",
+            ),
         ] {
             let status = token_owner(&settings(), &review(&changes)).unwrap_err();
             assert_eq!(status.code(), code, "{status:?}");
@@ -337,8 +409,16 @@ mod tests {
     #[test]
     fn a_pod_that_took_the_name_of_another_is_no_agent() {
         let settings = settings();
-        assert_eq!(node_name(&settings, &owner(), &pod("pod-uid", "n1")).unwrap(), "n1");
-        for pod in [pod("later-uid", "n1"), pod("pod-uid", ""), pod("pod-uid", "a/b"), Pod::default()] {
+        assert_eq!(
+            node_name(&settings, &owner(), &pod("pod-uid", "n1")).unwrap(),
+            "n1"
+        );
+        for pod in [
+            pod("later-uid", "n1"),
+            pod("pod-uid", ""),
+            pod("pod-uid", "a/b"),
+            Pod::default(),
+        ] {
             let status = node_name(&settings, &owner(), &pod).unwrap_err();
             assert_eq!(status.code(), Code::PermissionDenied);
         }
@@ -347,7 +427,13 @@ mod tests {
     #[test]
     fn an_agent_is_told_apart_by_its_node_or_its_pod() {
         let pod = pod("pod-uid", "n1");
-        let by_node = evidence(&trust_domain(), &settings(), &owner(), &pod, &node("node-uid"));
+        let by_node = evidence(
+            &trust_domain(),
+            &settings(),
+            &owner(),
+            &pod,
+            &node("node-uid"),
+        );
         let by_node = by_node.unwrap();
         assert_eq!(by_node.id.path(), "/spire/agent/k8s_psat/prod/node-uid");
         assert!(by_node.can_reattest);
@@ -370,8 +456,17 @@ mod tests {
             id_by_pod: true,
             ..settings()
         };
-        let by_pod = evidence(&trust_domain(), &settings, &owner(), &pod, &node("node-uid"));
-        assert_eq!(by_pod.unwrap().id.path(), "/spire/agent/k8s_psat/prod/pod/pod-uid");
+        let by_pod = evidence(
+            &trust_domain(),
+            &settings,
+            &owner(),
+            &pod,
+            &node("node-uid"),
+        );
+        assert_eq!(
+            by_pod.unwrap().id.path(),
+            "/spire/agent/k8s_psat/prod/pod/pod-uid"
+        );
     }
 
     #[test]

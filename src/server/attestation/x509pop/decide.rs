@@ -93,7 +93,11 @@ impl Leaf {
         path: &AgentPathTemplate,
     ) -> Result<Evidence, Status> {
         let internal = |problem: &str| {
-            refusal(NAME, Code::Internal, format!("failed to make spiffe id: {problem}"))
+            refusal(
+                NAME,
+                Code::Internal,
+                format!("failed to make spiffe id: {problem}"),
+            )
         };
         let sans = self.uri_sans(trust_domain);
         let path = path.fill(|value| match value {
@@ -136,7 +140,9 @@ impl Leaf {
         let prefix = format!("x509pop://{trust_domain}/");
         let ours = self.uris.iter().filter_map(|uri| uri.strip_prefix(&prefix));
         let pairs = ours.filter_map(|path| path.trim_matches('/').split_once('/'));
-        pairs.map(|(key, value)| (key.into(), value.into())).collect()
+        pairs
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect()
     }
 }
 
@@ -182,7 +188,11 @@ impl Challenge {
     /// A new one for whoever holds the key of `leaf`.
     pub(super) fn new(leaf: &Leaf) -> Result<Self, Status> {
         let unable = |problem: &str| {
-            refusal(NAME, Code::Internal, format!("unable to generate challenge: {problem}"))
+            refusal(
+                NAME,
+                Code::Internal,
+                format!("unable to generate challenge: {problem}"),
+            )
         };
         if !leaf.can_sign {
             return Err(unable("certificate not intended for digital signature use"));
@@ -221,7 +231,8 @@ impl Challenge {
                 let response = response.ok_or_else(|| failed("expecting RSA response"))?;
                 let message = self.combined(&response.nonce.0)?;
                 bounded(&response.signature)?;
-                leaf.key.verifies_possession(&message, &response.signature.0)
+                leaf.key
+                    .verifies_possession(&message, &response.signature.0)
             }
             Kind::Ecdsa => {
                 let response = response.ecdsa_signature;
@@ -266,7 +277,10 @@ fn ecdsa_signature(r: &[u8], s: &[u8]) -> Vec<u8> {
         let zeros = number.iter().take_while(|byte| **byte == 0).count();
         let digits = number.get(zeros..).unwrap_or_default();
         let sign = digits.first().is_none_or(|first| *first >= 0x80);
-        tagged(0x02, &[vec![0; usize::from(sign)], digits.to_vec()].concat())
+        tagged(
+            0x02,
+            &[vec![0; usize::from(sign)], digits.to_vec()].concat(),
+        )
     };
     tagged(0x30, &[integer(r), integer(s)].concat())
 }
@@ -311,9 +325,9 @@ fn path(
     )?;
     let between = path.intermediate_certificates();
     let mut issuers: Vec<_> = between.map(|it| it.der().into_owned()).collect();
-    let is_its_own = |anchor: &&webpki::types::TrustAnchor<'_>| *anchor == path.anchor();
     let ends = roots.iter().zip(&anchors);
-    issuers.extend(ends.filter(|(_, anchor)| is_its_own(anchor)).map(|(root, _)| root.clone()));
+    let own = ends.filter(|(_, anchor)| *anchor == path.anchor());
+    issuers.extend(own.map(|(root, _)| root.clone()));
     Ok(issuers)
 }
 
@@ -327,7 +341,11 @@ fn fingerprint(certificate: &[u8]) -> String {
 }
 
 fn even_hex(digits: &str) -> String {
-    let zero = if digits.len().is_multiple_of(2) { "" } else { "0" };
+    let zero = if digits.len().is_multiple_of(2) {
+        ""
+    } else {
+        "0"
+    };
     format!("{zero}{digits}")
 }
 
