@@ -1,4 +1,4 @@
-//! What people and tools may do to a trust domain's authorities, as SPIRE's LocalAuthority and
+//! What people and tools may do to a trust domain's authorities, as SPIRE's `LocalAuthority` and
 //! Bundle services have it: each command takes a journal to another one, or is refused with the
 //! rule that it would break.
 //!

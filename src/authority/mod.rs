@@ -59,7 +59,7 @@ pub use pod_certificate_times::{
 pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
 pub use sign_error::{SignError, SubjectError};
 
-use crate::spiffe::{Bundle, BundleError};
+use crate::spiffe::{Bundle, BundleError, Fingerprint};
 
 /// What a signer needs: the CA and the JWT key that are active, and the bundle that what they sign
 /// verifies to. Immutable; a rotation makes a new one.
@@ -97,6 +97,30 @@ impl Authority {
     #[must_use]
     pub fn jwt(&self) -> Option<&JwtAuthority> {
         self.jwt.as_deref()
+    }
+
+    /// Whether both say the same and sign by the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.state() == other.state()
+    }
+
+    /// Whether it was made of `journal` or of a later state of that.
+    #[must_use]
+    pub fn is_as_late_as(&self, journal: &Journal) -> bool {
+        let signs = journal.active().map(|ca| ca.certificates().fingerprint());
+        let signs_tokens = journal.active_jwt().map(|jwt| jwt.key_id());
+        let (sequence, ca, jwt) = self.state();
+        sequence > journal.sequence()
+            || (sequence == journal.sequence() && Some(ca) == signs && jwt == signs_tokens)
+    }
+
+    fn state(&self) -> (u64, &Fingerprint, Option<&str>) {
+        (
+            self.bundle.sequence(),
+            self.ca.certificates().fingerprint(),
+            self.jwt().map(JwtAuthority::key_id),
+        )
     }
 
     /// The bundle.

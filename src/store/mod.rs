@@ -5,8 +5,10 @@
 //! changes, is not here.
 
 mod authority;
+mod authority_commands;
 mod last_good;
 
 pub(crate) use authority::wipe;
 pub use authority::{AuthorityStore, LoadError, SaveError, StoredJournal};
+pub use authority_commands::{AuthorityCommandError, AuthorityCommands};
 pub use last_good::LastGoodStore;

@@ -10,6 +10,7 @@
 )]
 
 mod authorities;
+mod authority_commands;
 mod broken_specs;
 mod bundle_faults;
 mod bundles;
