@@ -142,7 +142,7 @@ own_cluster() {
 		"a cluster of yours with 'make demo CLUSTER=current'"
 
 	step "Building the Kubernetes servers (the first time: about 10 minutes)"
-	dev/devcluster.sh build all
+	dev/devcluster.sh build node
 	build_operator
 	step "Making the images"
 	make_images

@@ -23,7 +23,10 @@ type server struct {
 const (
 	controlPlane = "control-plane"
 	node         = "node"
+	spire        = "spire"
 )
+
+var groups = []string{controlPlane, node, spire}
 
 var servers = []server{
 	{"etcd", controlPlane, "etcd", "go.etcd.io/etcd/server/v3", 20 * time.Second},
@@ -34,24 +37,27 @@ var servers = []server{
 	{"kube-scheduler", node, "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", 10 * time.Second},
 	{"kube-proxy", node, "kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", 20 * time.Second},
 	{"coredns", node, "coredns", "github.com/coredns/coredns", 90 * time.Second},
+	{"spire-server", spire, "spire", "github.com/spiffe/spire/cmd/spire-server", 4 * time.Minute},
+	{"spire-agent", spire, "spire", "github.com/spiffe/spire/cmd/spire-agent", 30 * time.Second},
+	{"spire-controller-manager", spire, "spire-controller-manager", "github.com/spiffe/spire-controller-manager/cmd", 40 * time.Second},
 }
 
-func buildGroups(groups []string) error {
-	for _, group := range groups {
-		if !slices.Contains([]string{controlPlane, node, "all"}, group) {
-			return fmt.Errorf("there is no group %q: control-plane, node or all", group)
+func buildGroups(wanted []string) error {
+	for _, group := range wanted {
+		if group != "all" && !slices.Contains(groups, group) {
+			return fmt.Errorf("there is no group %q: %s or all", group, strings.Join(groups, ", "))
 		}
 	}
-	if len(groups) == 0 || slices.Contains(groups, "all") {
-		groups = []string{controlPlane, node}
+	if len(wanted) == 0 || slices.Contains(wanted, "all") {
+		wanted = groups
 	}
 	// What a node needs of the host, where this may install it; who may not is told when a node starts.
-	if slices.Contains(groups, node) && os.Geteuid() == 0 {
+	if slices.Contains(wanted, node) && os.Geteuid() == 0 {
 		if err := install(nodeTools); err != nil {
 			return err
 		}
 	}
-	for _, group := range groups {
+	for _, group := range wanted {
 		if err := build(group); err != nil {
 			return err
 		}
@@ -59,27 +65,51 @@ func buildGroups(groups []string) error {
 	return nil
 }
 
-// build makes every server of a group that is missing. A single-node cluster has a control plane too.
+// build makes every server of a group that is missing.
 func build(group string) error {
 	if err := checkAssets(group); err != nil {
 		return err
 	}
 	for _, s := range servers {
-		if s.group != group && s.group != controlPlane {
+		if !s.isOf(group) {
 			continue
 		}
-		path, err := s.path(group)
-		if err != nil {
-			return err
-		}
-		if exists(path) {
-			continue
-		}
-		if err := s.build(path); err != nil {
+		if _, err := s.ensure(group); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isOf: a single-node cluster has a control plane too.
+func (s server) isOf(group string) bool {
+	return s.group == group || group == node && s.group == controlPlane
+}
+
+// ensure builds a server unless it is there, and gives its path.
+func (s server) ensure(group string) (string, error) {
+	path, err := s.path(group)
+	if err != nil || exists(path) {
+		return path, err
+	}
+	return path, s.build(path)
+}
+
+// printProgram prints the path of a pinned program, which is built first if it is not in the cache.
+func printProgram(args []string) error {
+	if len(args) != 1 {
+		return errors.New("program needs the name of one program")
+	}
+	for _, s := range servers {
+		if s.name == args[0] {
+			path, err := s.ensure(s.group)
+			if err == nil {
+				fmt.Println(path)
+			}
+			return err
+		}
+	}
+	return fmt.Errorf("there is no pinned program %q", args[0])
 }
 
 // binary is the path of a server for a cluster of this group, which build has made or found.

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -52,5 +54,32 @@ func TestAWrongKubebuilderAssetsIsNamed(t *testing.T) {
 	}
 	if err := checkAssets(node); err != nil {
 		t.Errorf("a whole cluster does not use it: %v", err)
+	}
+}
+
+func TestOnlyANodeNeedsTheServersOfAnotherGroup(t *testing.T) {
+	needs := map[string][]string{}
+	for _, s := range servers {
+		for _, group := range groups {
+			if s.isOf(group) && !slices.Contains(needs[group], s.group) {
+				needs[group] = append(needs[group], s.group)
+			}
+		}
+	}
+	want := map[string][]string{controlPlane: {controlPlane}, node: {controlPlane, node}, spire: {spire}}
+	if !reflect.DeepEqual(needs, want) {
+		t.Errorf("the groups need %v", needs)
+	}
+}
+
+func TestEveryServerHasAPinnedVersion(t *testing.T) {
+	devDir = ".."
+	for _, s := range servers {
+		if version, err := s.version(); err != nil {
+			t.Errorf("%s: %s %v", s.name, version, err)
+		}
+	}
+	if err := printProgram([]string{"postgres"}); err == nil || !strings.Contains(err.Error(), `no pinned program "postgres"`) {
+		t.Errorf("not told: %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Devcluster is the dev tool of spiffe-operator: it builds real Kubernetes servers from pinned Go
-// modules, starts throwaway clusters from them on this host, and makes and loads container images
+// Devcluster is the dev tool of spiffe-operator: it builds real Kubernetes and SPIRE servers from
+// pinned Go modules, starts throwaway clusters on this host, and makes and loads container images
 // without Docker. Tests start it in the foreground and speak to it over standard input and output;
 // the demo runs it in the background.
 package main
@@ -18,8 +18,10 @@ import (
 
 const usage = `usage: devcluster COMMAND [FLAG]...
 
-  build [control-plane|node|all]...   build the pinned servers that are not in the cache yet;
+  build [control-plane|node|spire|all]...
+                                      build the pinned servers that are not in the cache yet;
                                       as root also install the packages that a node needs
+  program NAME                        print the path of a pinned server or client, built if need be
   control-plane [--controller-manager] [--audit] [--apiserver-arg ARG]...
                                       etcd and kube-apiserver until standard input ends
   node [--audit] [--apiserver-arg ARG]...
@@ -63,6 +65,8 @@ func run(command string, args []string) error {
 	switch command {
 	case "build":
 		return buildGroups(args)
+	case "program":
+		return printProgram(args)
 	case "control-plane":
 		var o options
 		flags.BoolVar(&o.ControllerManager, "controller-manager", false, "")

@@ -10,6 +10,12 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
+// A source gives the X.509-SVID of this workload, and the bundles that it trusts.
+type source interface {
+	x509svid.Source
+	x509bundle.Source
+}
+
 // credentials are the files of a pod's volume. They are read anew each time they are needed, so that
 // a rotated certificate and a changed bundle count from the next connection on.
 type credentials struct{ dir string }

@@ -1,9 +1,10 @@
-// Workload is a SPIFFE-aware program for tests and the demo. It reads an X.509-SVID and trust bundles
-// from files, as a pod finds them in its volume, and uses them through go-spiffe, so that what the
-// operator issues is judged by somebody else's code.
+// Workload is a SPIFFE-aware program for tests and the demo. It has an X.509-SVID and trust bundles
+// from files, as a pod finds them in its volume, or from the Workload API, and uses them through
+// go-spiffe, so that what the operator issues is judged by somebody else's code.
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
 )
 
 const usage = `usage: workload COMMAND [FLAG]...
@@ -22,8 +24,12 @@ const usage = `usage: workload COMMAND [FLAG]...
   wait [--timeout D]           wait until the credentials can be read
   verify --trust-domain NAME BUNDLE CHAIN
                                verify a PEM chain against a PEM bundle and print its SPIFFE ID
+  jwt --audience NAME          print a JWT-SVID of the Workload API
+  verify-jwt --audience NAME TOKEN
+                               verify a JWT-SVID by a bundle of the Workload API and print its SPIFFE ID
 
-serve, dial, show and wait read --dir (default $SPIFFE_CREDENTIAL_FOLDER, else
+jwt and verify-jwt take --socket PATH, that of the Workload API. serve and dial take it too; without
+it serve, dial, show and wait read --dir (default $SPIFFE_CREDENTIAL_FOLDER, else
 /run/secrets/workload-spiffe-credentials). serve and dial take --id ID or --member-of TRUST-DOMAIN to
 say who may be at the other end; the default is anyone of our own trust domain.
 `
@@ -47,6 +53,7 @@ func run(command string, args []string) error {
 	timeout := flags.Duration("timeout", 10*time.Second, "")
 	listen := flags.String("listen", ":8443", "")
 	trustDomain := flags.String("trust-domain", "", "")
+	socket, audience := flags.String("socket", "", ""), flags.String("audience", "", "")
 	// Flags may stand on both sides of the other arguments.
 	var operands []string
 	for {
@@ -56,20 +63,26 @@ func run(command string, args []string) error {
 		}
 		operands, args = append(operands, args[0]), args[1:]
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
+	defer cancel()
 	files := credentials{dir: *dir}
 	switch {
 	case command == "serve" && len(operands) == 0:
-		authorizer, err := authorize(files, *id, *memberOf)
+		own, authorizer, err := peers(ctx, files, *socket, *id, *memberOf)
 		if err != nil {
 			return err
 		}
-		return serve(files, *listen, authorizer)
+		return serve(own, *listen, authorizer)
 	case command == "dial" && len(operands) == 1:
-		authorizer, err := authorize(files, *id, *memberOf)
+		own, authorizer, err := peers(ctx, files, *socket, *id, *memberOf)
 		if err != nil {
 			return err
 		}
-		return dial(files, operands[0], authorizer, *timeout)
+		return dial(ctx, own, operands[0], authorizer)
+	case command == "jwt" && len(operands) == 0:
+		return fetchJWT(ctx, *socket, *audience)
+	case command == "verify-jwt" && len(operands) == 1:
+		return verifyJWT(ctx, *socket, *audience, operands[0])
 	case command == "show" && len(operands) == 0:
 		return show(files)
 	case command == "wait" && len(operands) == 0:
@@ -87,7 +100,20 @@ func folder() string {
 	return "/run/secrets/workload-spiffe-credentials"
 }
 
-func authorize(files credentials, id, memberOf string) (tlsconfig.Authorizer, error) {
+// peers gives what we are, and who may be at the other end.
+func peers(ctx context.Context, files credentials, socket, id, memberOf string) (source, tlsconfig.Authorizer, error) {
+	var own source = files
+	if socket != "" {
+		var err error
+		if own, err = workloadapi.NewX509Source(ctx, workloadAPI(socket)); err != nil {
+			return nil, nil, err
+		}
+	}
+	authorizer, err := authorize(own, id, memberOf)
+	return own, authorizer, err
+}
+
+func authorize(own source, id, memberOf string) (tlsconfig.Authorizer, error) {
 	if id != "" {
 		allowed, err := spiffeid.FromString(id)
 		return tlsconfig.AuthorizeID(allowed), err
@@ -96,7 +122,7 @@ func authorize(files credentials, id, memberOf string) (tlsconfig.Authorizer, er
 		domain, err := spiffeid.TrustDomainFromString(memberOf)
 		return tlsconfig.AuthorizeMemberOf(domain), err
 	}
-	svid, err := files.GetX509SVID()
+	svid, err := own.GetX509SVID()
 	if err != nil {
 		return nil, err
 	}

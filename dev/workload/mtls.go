@@ -15,8 +15,8 @@ import (
 
 const limit = 10 * time.Second
 
-func serve(files credentials, address string, authorizer tlsconfig.Authorizer) error {
-	listener, err := tls.Listen("tcp", address, tlsconfig.MTLSServerConfig(files, files, authorizer))
+func serve(own source, address string, authorizer tlsconfig.Authorizer) error {
+	listener, err := tls.Listen("tcp", address, tlsconfig.MTLSServerConfig(own, own, authorizer))
 	if err != nil {
 		return err
 	}
@@ -46,17 +46,17 @@ func answer(conn *tls.Conn) {
 	fmt.Fprintf(conn, "hello %s\n", peer)
 }
 
-func dial(files credentials, address string, authorizer tlsconfig.Authorizer, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: tlsconfig.MTLSClientConfig(files, files, authorizer)}
+func dial(ctx context.Context, own source, address string, authorizer tlsconfig.Authorizer) error {
+	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: tlsconfig.MTLSClientConfig(own, own, authorizer)}
 	plain, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
 	defer plain.Close()
 	conn := plain.(*tls.Conn)
-	conn.SetDeadline(time.Now().Add(timeout))
+	if deadline, limited := ctx.Deadline(); limited {
+		conn.SetDeadline(deadline)
+	}
 	// With TLS 1.3 a server that refuses the client says so only now.
 	said, err := io.ReadAll(conn)
 	if err != nil {

@@ -5,7 +5,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::{ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, TrustDomain};
+use super::{
+    AttestedAgent, ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry,
+    RegistrationEntry, TrustDomain,
+};
 
 /// All kinds, sorted by name.
 ///
@@ -14,9 +17,11 @@ use super::{ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, Tr
 #[must_use]
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![
+        AttestedAgent::crd(),
         ClusterFederatedTrustDomain::crd(),
         ClusterSPIFFEID::crd(),
         ClusterStaticEntry::crd(),
+        RegistrationEntry::crd(),
         TrustDomain::crd(),
     ];
     definitions.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));

@@ -9,12 +9,15 @@
 
 pub mod dns_name;
 pub mod entry;
+pub mod entry_error;
+pub mod entry_id;
 pub mod facts;
 mod go_model;
 mod go_value;
 pub mod labels;
 mod masking;
 mod pod_entry;
+mod registration_entry;
 mod registry;
 pub mod report;
 pub mod selector;
@@ -29,10 +32,17 @@ mod template_fast;
 mod template_syntax;
 mod template_types;
 
-pub use entry::{Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, SourceKind};
+pub use entry::{
+    AdditionalAttributes, Entry, EntryKey, EntrySelector, PodRef, Registered, Source, SourceKind,
+};
+pub use entry_error::EntryError;
+pub use entry_id::{EntryId, EntryIdError};
 pub use facts::{FieldSet, NodeFacts, PodDetail, PodFacts};
 pub use labels::{Interner, Labels};
-pub use registry::Registry;
+pub use registration_entry::{
+    RegistrationEntryError, parse_registration_entry, registration_entry_name,
+};
+pub use registry::{Registry, Right};
 pub use report::{
     Change, ClusterSpiffeIdReport, InForce, MatchOutcome, Obstacle, PodReport, RemovalCause,
     StaticEntryReport,

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agents;
 mod authorities;
 mod authority_commands;
 mod broken_specs;
@@ -34,6 +35,7 @@ mod registration;
 mod render;
 mod rights;
 mod rotation;
+mod spire_transport;
 mod support;
 mod uninstalling;
 mod unusual_names;

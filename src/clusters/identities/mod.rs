@@ -5,10 +5,12 @@
 //! ([`super::observe`]); changes go out by channels, and a consumer that lags looks at everything
 //! anew. A trust domain that comes later gets all facts that are known.
 
+mod entries;
 mod facts;
 mod feed;
 mod objects;
 mod queries;
+mod registrations;
 mod start;
 mod tell;
 
@@ -21,8 +23,11 @@ use crate::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec,
     TrustDomainSpec,
 };
+pub use crate::clusters::identities::entries::NotYetSeen;
 use crate::clusters::identities::facts::Facts;
 use crate::clusters::identities::objects::Objects;
+pub use crate::clusters::identities::registrations::Expired;
+use crate::clusters::identities::registrations::Registrations;
 use crate::clusters::identities::start::List;
 use crate::registration::{
     Change, ClusterSpiffeIdReport, Entry, FieldSet, PodFacts, Registry, Settings, SettingsError,
@@ -124,12 +129,15 @@ pub struct Identities {
     reports: Notify,
     /// [`Self::wanting_last_good`] may have something.
     wanting: Notify,
+    /// RegistrationEntries were seen.
+    seen_registrations: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct State {
     facts: Facts,
     objects: Objects,
+    registrations: Registrations,
     domains: BTreeMap<Arc<str>, Domain>,
     /// The lists that have never been complete.
     unlisted: BTreeSet<List>,
@@ -155,6 +163,7 @@ impl Identities {
             state: Mutex::new(State {
                 facts: Facts::default(),
                 objects: Objects::default(),
+                registrations: Registrations::default(),
                 domains: BTreeMap::new(),
                 unlisted: List::ALL.into(),
                 orphans: BTreeSet::new(),
@@ -167,6 +176,7 @@ impl Identities {
             work: Notify::new(),
             reports: Notify::new(),
             wanting: Notify::new(),
+            seen_registrations: watch::Sender::new(()),
         }
     }
 
@@ -179,6 +189,7 @@ impl Identities {
         let State {
             facts,
             objects,
+            registrations,
             domains,
             ..
         } = &mut *state;
@@ -197,6 +208,7 @@ impl Identities {
                 // Objects come last, so that pods are evaluated once.
                 let mut changes = facts.replay(&mut registry);
                 changes.extend(objects.replay(&mut registry));
+                changes.extend(registrations.replay(&mut registry));
                 let domain = Domain {
                     spec: spec.clone(),
                     registry,

@@ -10,6 +10,7 @@
     reason = "each part is for the tests that need it"
 )]
 
+mod attestors;
 mod authorities;
 mod control_plane;
 mod faulty_api_server;
@@ -17,11 +18,17 @@ mod node;
 mod objects;
 mod operator;
 mod pod_certificates;
+mod process;
+mod spire;
+mod spire_agent;
+mod spire_controller_manager;
+mod spire_server;
 mod wait;
 mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub(crate) use attestors::{Attestor, pod_token};
 pub(crate) use authorities::{
     Ca, ca, ca_valid_for, ca_with, issued_by, not_a_ca, renewed, tls_secret,
 };
@@ -33,6 +40,11 @@ pub(crate) use objects::{
 };
 pub(crate) use operator::{LEASE_EXPIRED, Operator, release_lease, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
+pub(crate) use process::Process;
+pub(crate) use spire::{Endpoint, free_port};
+pub(crate) use spire_agent::{SpireAgent, X509Svid};
+pub(crate) use spire_controller_manager::SpireControllerManager;
+pub(crate) use spire_server::{SpireServer, SpireServerCli, user_selector};
 pub(crate) use wait::{SOON, wait_until};
 pub(crate) use world::{World, condition, condition_that, verdict};
 

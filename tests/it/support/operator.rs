@@ -1,11 +1,8 @@
 //! The operator as users run it: the compiled program, in a process of its own.
 
 use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::Mutex,
+    process::ExitStatus,
     time::Duration,
 };
 
@@ -20,22 +17,17 @@ use tokio::{
 
 use super::{
     control_plane::{ControlPlane, control_plane},
+    process::Process,
     unique,
     wait::{SOON, wait_until},
 };
 
-/// Runs a program until it ends or standard input does, and prints its process id.
-const SUPERVISE: &str = r#"exec 3<&0; "$@" & pid=$!; echo $pid
-(cat >/dev/null; kill -9 $pid 2>/dev/null) <&3 3<&- & exec 3<&-; wait $pid"#;
-
 /// A running operator. Dropping it kills it; if the test has failed, its log is printed.
 pub(crate) struct Operator {
-    supervisor: Mutex<Child>,
-    /// Held open for as long as the operator shall live.
-    _input: ChildStdin,
-    process_id: String,
-    log: PathBuf,
+    process: Process,
     address: String,
+    /// Folder of the administration sockets.
+    sockets: PathBuf,
 }
 
 /// The operator that runs on the shared control plane, with its state in `spiffe-system`.
@@ -68,44 +60,30 @@ impl Operator {
     pub(crate) async fn start_as(kubeconfig: &Path, namespace: &str, arguments: &[&str]) -> Self {
         // Beside the kubeconfig, in the folder that goes with the control plane.
         let log = kubeconfig.with_file_name(format!("{}.log", unique("operator")));
-        let mut supervisor = Command::new("/bin/sh")
-            .args([
-                "-c",
-                SUPERVISE,
-                "sh",
-                env!("CARGO_BIN_EXE_spiffe-operator"),
-                "run",
-            ])
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .args(["--namespace", namespace, "--http-address", "127.0.0.1:0"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let mut process_id = String::new();
-        BufReader::new(supervisor.stdout.take().unwrap())
-            .read_line(&mut process_id)
-            .unwrap();
-        let mut operator = Self {
-            _input: supervisor.stdin.take().unwrap(),
-            supervisor: Mutex::new(supervisor),
-            process_id: process_id.trim().to_owned(),
-            log,
-            address: String::new(),
-        };
-        let address = wait_until("the operator to listen", SOON, || async {
-            let log = operator.log();
+        let program = Path::new(env!("CARGO_BIN_EXE_spiffe-operator"));
+        let kubeconfig = kubeconfig.to_str().unwrap();
+        let common = ["run", "--kubeconfig", kubeconfig, "--namespace", namespace];
+        let http = ["--http-address", "127.0.0.1:0"];
+        let sockets = log.with_extension("");
+        let socket = sockets.join("{name}");
+        let socket = socket.to_str().unwrap();
+        let server = ["--server-address", "127.0.0.1", "--admin-socket", socket];
+        let arguments = common.iter().chain(&http).chain(&server).chain(arguments);
+        let process = Process::start("the operator", program, arguments, log);
+        let address = process.wait_until("the operator to listen", SOON, || async {
+            let log = process.log();
             let address = log
                 .lines()
                 .filter(|line| line.contains("listening"))
                 .find_map(address_in);
             address.ok_or(log)
         });
-        operator.address = address.await;
-        operator
+        let address = address.await;
+        Self {
+            process,
+            address,
+            sockets,
+        }
     }
 
     /// `host:port` of its health and metrics endpoints.
@@ -113,14 +91,19 @@ impl Operator {
         &self.address
     }
 
+    /// The administration socket of the server of the TrustDomain `name`.
+    pub(crate) fn admin_socket(&self, name: &str) -> PathBuf {
+        self.sockets.join(name)
+    }
+
     /// Its process.
     pub(crate) fn process_id(&self) -> &str {
-        &self.process_id
+        self.process.id()
     }
 
     /// All it has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        self.process.log()
     }
 
     /// The first log line with this message.
@@ -182,26 +165,17 @@ impl Operator {
 
     /// The CPU time it has used.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process_id)).unwrap();
-        // After the program's name, which is in parentheses: fields 14 and 15 are user and system
-        // time in hundredths of a second.
-        let fields = stat.rsplit_once(") ").unwrap().1;
-        let times = fields.split(' ').skip(11).take(2);
-        Duration::from_millis(times.map(|time| time.parse::<u64>().unwrap() * 10).sum())
+        self.process.cpu_time()
     }
 
     /// Sends a signal, such as `TERM` or `KILL`.
     pub(crate) fn signal(&self, name: &str) {
-        assert!(self.try_signal(name), "the operator has ended already");
+        self.process.signal(name);
     }
 
     /// Sends a signal, unless it has ended.
     pub(crate) fn try_signal(&self, name: &str) -> bool {
-        let kill = Command::new("kill")
-            .args(["-s", name, &self.process_id])
-            .stderr(Stdio::null())
-            .status();
-        kill.unwrap().success()
+        self.process.try_signal(name)
     }
 
     /// Its name in the Lease.
@@ -212,11 +186,7 @@ impl Operator {
 
     /// Waits for its end.
     pub(crate) async fn ended(&self, deadline: Duration) -> ExitStatus {
-        wait_until("the operator to end", deadline, || async {
-            let status = self.supervisor.lock().unwrap().try_wait().unwrap();
-            status.ok_or_else(|| "it runs".to_owned())
-        })
-        .await
+        self.process.ended(deadline).await
     }
 }
 
@@ -255,19 +225,4 @@ async fn http(
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     Ok((status.unwrap_or_default(), body.to_owned()))
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let supervisor = self.supervisor.get_mut().unwrap();
-        if supervisor.try_wait().unwrap().is_none() {
-            let _ = Command::new("kill")
-                .args(["-s", "KILL", &self.process_id])
-                .status();
-            let _ = supervisor.wait();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- the operator's log:\n{}", self.log());
-        }
-    }
 }
