@@ -33,6 +33,8 @@ mod registration;
 mod render;
 mod rights;
 mod rotation;
+mod spire_agents;
+mod spire_command_line;
 mod support;
 mod uninstalling;
 mod unusual_names;

@@ -19,6 +19,7 @@ mod objects;
 mod operator;
 mod pod_certificates;
 mod process;
+mod served;
 mod spire;
 mod spire_agent;
 mod spire_controller_manager;
@@ -41,6 +42,7 @@ pub(crate) use objects::{
 pub(crate) use operator::{LEASE_EXPIRED, Operator, release_lease, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
 pub(crate) use process::Process;
+pub(crate) use served::{AGENT_ACCOUNT, CLUSTER, Served, Serving};
 pub(crate) use spire::{Endpoint, free_port};
 pub(crate) use spire_agent::{SpireAgent, X509Svid};
 pub(crate) use spire_controller_manager::SpireControllerManager;
