@@ -43,10 +43,10 @@ pub(crate) use operator::{LEASE_EXPIRED, Operator, release_lease, shared_operato
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
 pub(crate) use process::Process;
 pub(crate) use served::{AGENT_ACCOUNT, CLUSTER, Served, Serving};
-pub(crate) use spire::{Endpoint, free_port};
+pub(crate) use spire::{Endpoint, free_port, program as spire_program, run as run_program};
 pub(crate) use spire_agent::{SpireAgent, X509Svid};
 pub(crate) use spire_controller_manager::SpireControllerManager;
-pub(crate) use spire_server::{SpireServer, SpireServerCli, user_selector};
+pub(crate) use spire_server::{SpireServer, SpireServerCli};
 pub(crate) use wait::{SOON, wait_until};
 pub(crate) use world::{World, condition, condition_that, verdict};
 
