@@ -30,7 +30,7 @@ const SPIRE_KINDS: &[&str] = &[
     "clusterstaticentries",
 ];
 /// The kinds of `spiffe-operator.io`.
-const OWN_KINDS: &[&str] = &["trustdomains"];
+const OWN_KINDS: &[&str] = &["attestedagents", "trustdomains"];
 const READ: &[&str] = &["get", "list", "watch"];
 const OBSERVE: &[&str] = &["list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete"];
@@ -113,8 +113,14 @@ pub const CLUSTER: &[Grant] = &[
     Grant::new(
         "The trust domains that users apply.",
         "spiffe-operator.io",
-        OWN_KINDS,
+        &["trustdomains"],
         OBSERVE,
+    ),
+    Grant::new(
+        "The record of each attested agent.",
+        "spiffe-operator.io",
+        &["attestedagents"],
+        &["get", "list", "watch", "create", "update", "delete"],
     ),
     Grant::new(
         "Tell users what was made of their registrations.",
@@ -179,10 +185,11 @@ pub const NAMESPACED: &[Grant] = &[
         &["get", "list", "watch", "create", "update", "delete"],
     ),
     Grant::new(
-        "The last good spec of a registration that was broken by a change lives in a ConfigMap.",
+        "Last good specs of registrations that were broken by a change, and foreign bundles, live in \
+         ConfigMaps.",
         "",
         &["configmaps"],
-        &["get", "create", "update", "delete"],
+        &["get", "list", "watch", "create", "update", "delete"],
     ),
     Grant::new(
         "One replica at a time does what must happen once.",
@@ -201,7 +208,7 @@ pub const VIEWERS: &[Grant] = &[
         READ,
     ),
     Grant::new(
-        "See the trust domains.",
+        "See the trust domains and their agents.",
         "spiffe-operator.io",
         OWN_KINDS,
         READ,
@@ -217,7 +224,12 @@ pub const ADMINISTRATORS: &[Grant] = &[
         SPIRE_KINDS,
         WRITE,
     ),
-    Grant::new("Decide who signs.", "spiffe-operator.io", OWN_KINDS, WRITE),
+    Grant::new(
+        "Decide who signs, and evict or ban agents.",
+        "spiffe-operator.io",
+        OWN_KINDS,
+        WRITE,
+    ),
 ];
 
 #[cfg(test)]

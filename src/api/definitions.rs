@@ -5,7 +5,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::{ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, TrustDomain};
+use super::{
+    AttestedAgent, ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, TrustDomain,
+};
 
 /// All kinds, sorted by name.
 ///
@@ -14,6 +16,7 @@ use super::{ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, Tr
 #[must_use]
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![
+        AttestedAgent::crd(),
         ClusterFederatedTrustDomain::crd(),
         ClusterSPIFFEID::crd(),
         ClusterStaticEntry::crd(),

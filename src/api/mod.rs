@@ -5,6 +5,7 @@
 //! schema let through still decodes; parsing it is the business of who uses it. The documentation
 //! of the fields is the reference that users read, in `kubectl explain` and in `docs/crds.md`.
 
+mod attested_agent;
 mod cluster_federated_trust_domain;
 mod cluster_spiffe_id;
 mod cluster_static_entry;
@@ -15,6 +16,7 @@ mod schema;
 mod trust_domain;
 mod trust_domain_server;
 
+pub use attested_agent::*;
 pub use cluster_federated_trust_domain::*;
 pub use cluster_spiffe_id::*;
 pub use cluster_static_entry::*;

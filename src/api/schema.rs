@@ -143,6 +143,11 @@ pub(super) fn immutable_trust_domain(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The name of a trust domain.
+pub(super) fn trust_domain_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": TRUST_DOMAIN })
+}
+
 /// A foreign trust domain, by name or by SPIFFE ID.
 pub(super) fn trust_domain(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": TRUST_DOMAIN_OR_ID })
@@ -159,6 +164,24 @@ pub(super) fn trust_domains(_: &mut SchemaGenerator) -> Schema {
 /// A SPIFFE ID with a path.
 pub(super) fn spiffe_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": SPIFFE_ID_WITH_PATH })
+}
+
+/// A SPIFFE ID with a path, for good.
+pub(super) fn immutable_spiffe_id(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 2048,
+        "pattern": SPIFFE_ID_WITH_PATH,
+        "x-kubernetes-validations": [{
+            "rule": "self == oldSelf",
+            "message": "must not change: the object's name is made of it",
+        }],
+    })
+}
+
+/// A certificate's serial number in decimal digits; it has at most 20 bytes (RFC 5280).
+pub(super) fn serial_number(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 50, "pattern": "^[0-9]+$" })
 }
 
 /// SPIFFE IDs of administrators.

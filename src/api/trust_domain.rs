@@ -316,7 +316,8 @@ pub struct TrustDomainStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// What holds and what does not: `Ready` sums up, `AuthorityReady` says whether somebody signs,
-    /// `BundlePublished` whether the roots are where they should be, `Reconciling` that work is
+    /// `BundlePublished` whether the roots are where they should be, `ServerReady` whether the API of
+    /// spire-server is served, `Reconciling` that work is
     /// under way, `Stalled` that somebody must change something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]

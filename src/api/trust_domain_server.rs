@@ -23,6 +23,11 @@ pub struct ServerSpec {
     #[serde(default, rename = "agentTTL", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::lifetime")]
     pub agent_ttl: Option<String>,
+    /// How long the record of an agent stays after its X.509-SVID has ended, a Go duration; `0`: for
+    /// good. Records of banned agents stay for good anyway.
+    #[serde(default = "default_prune_agents_expired_for")]
+    #[schemars(schema_with = "schema::duration")]
+    pub prune_agents_expired_for: String,
     /// How many calls are taken from one address.
     #[serde(default)]
     pub rate_limit: ServerRateLimit,
@@ -50,6 +55,10 @@ impl Default for ServerRateLimit {
 
 fn default_port() -> i32 {
     8081
+}
+
+fn default_prune_agents_expired_for() -> String {
+    "720h".into()
 }
 
 fn yes() -> bool {

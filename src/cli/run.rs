@@ -1,12 +1,13 @@
 //! `spiffe-operator run`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::error_chain;
+use crate::runtime::context::ServerAddresses;
 use crate::runtime::logging::{self, LogFormat};
 use crate::runtime::run::{Config, run};
 
@@ -36,6 +37,19 @@ pub(super) struct Arguments {
         value_name = "IP:PORT"
     )]
     http_address: SocketAddr,
+    /// Address on which every TrustDomain with a `server` is served, each on its own port.
+    #[arg(
+        long,
+        env = "SPIFFE_OPERATOR_SERVER_ADDRESS",
+        default_value = "0.0.0.0",
+        value_name = "IP"
+    )]
+    server_address: IpAddr,
+    /// Unix socket for the command line of spire-server and for spire-controller-manager, such as
+    /// /tmp/spire-server/private/api.sock; `{name}` in it stands for the name of the TrustDomain, and
+    /// is needed where there are several. Whoever can open it may do everything. Default: none.
+    #[arg(long, env = "SPIFFE_OPERATOR_ADMIN_SOCKET", value_name = "FILE")]
+    admin_socket: Option<String>,
     /// Name of this process in the Lease and in events; it must differ between replicas. Default:
     /// the host's name and a random part.
     #[arg(long, env = "SPIFFE_OPERATOR_IDENTITY", value_name = "NAME")]
@@ -60,6 +74,8 @@ pub(super) fn execute(arguments: Arguments) -> Result<ExitCode, String> {
         context,
         namespace,
         http_address,
+        server_address,
+        admin_socket,
         identity,
         log,
         log_format,
@@ -71,6 +87,10 @@ pub(super) fn execute(arguments: Arguments) -> Result<ExitCode, String> {
         context,
         namespace: namespace.unwrap_or_else(own_namespace),
         http_address,
+        server: ServerAddresses {
+            ip: server_address,
+            admin_socket,
+        },
         identity: identity.unwrap_or_else(default_identity),
         logs,
     };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::spiffe::TrustDomainName;
+use crate::spiffe::{SpiffeId, TrustDomainName};
 
 /// DNS domain under which all names of this operator lie.
 pub const OPERATOR_DOMAIN: &str = "spiffe-operator.io";
@@ -18,6 +18,8 @@ pub const CLUSTER_TRUST_BUNDLE_SUFFIX: &str = "bundle";
 
 /// Longest Kubernetes object name in bytes.
 const MAX_OBJECT_NAME: usize = 253;
+/// Longest readable part of a name that ends in a hash, in bytes.
+const MAX_READABLE: usize = 100;
 /// Longest label value in bytes.
 const MAX_LABEL_VALUE: usize = 63;
 /// Bytes of a SHA-256 digest that names keep; 128 bits.
@@ -94,6 +96,39 @@ pub fn object_name(owner: &str, suffix: &str) -> String {
     )
 }
 
+/// `value` where it may end an object's name after a dot, else a hash of it.
+#[must_use]
+pub fn name_part(value: &str) -> String {
+    if value.len() <= MAX_READABLE && value.split('.').all(is_dns_label) {
+        value.into()
+    } else {
+        hashed(value)
+    }
+}
+
+/// Name of the AttestedAgent with this SPIFFE ID: what can be read of the ID's path below
+/// `/spire/agent`, and a hash of the ID.
+#[must_use]
+pub fn agent_object_name(id: &SpiffeId) -> String {
+    let path = id.path();
+    let path = path.strip_prefix("/spire/agent/").unwrap_or(path);
+    let legal = path.chars().map(|c| match c.to_ascii_lowercase() {
+        '/' => '.',
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '-',
+    });
+    let legal: String = legal.collect();
+    let labels = legal.split('.').map(|label| label.trim_matches('-'));
+    let labels: Vec<&str> = labels.filter(|label| !label.is_empty()).collect();
+    let hash = hashed(id.as_str());
+    let labels = labels.join(".");
+    let readable = crate::truncate(&labels, MAX_READABLE).trim_end_matches(['.', '-']);
+    match readable {
+        "" => hash,
+        readable => format!("{readable}.{hash}"),
+    }
+}
+
 fn is_dns_label(label: &str) -> bool {
     !label.is_empty()
         && !label.starts_with('-')
@@ -151,6 +186,30 @@ mod tests {
             let value = label_value(odd);
             assert!(value.starts_with("h-") && value.len() <= 63);
         }
+    }
+
+    #[test]
+    fn names_of_agents_are_legal_and_distinct() {
+        let name = |path: &str| {
+            let id: SpiffeId = format!("spiffe://example.org{path}").parse().unwrap();
+            let name = agent_object_name(&id);
+            let is_legal = |label: &str| label.len() <= 63 && is_dns_label(label);
+            assert!(name.len() <= MAX_OBJECT_NAME, "{name}");
+            assert!(
+                name.split('.')
+                    .all(|label| !label.is_empty() && is_dns_label(label)),
+                "{name}"
+            );
+            assert!(name.split('.').next_back().is_some_and(is_legal), "{name}");
+            name
+        };
+        let usual = name("/spire/agent/k8s_psat/default/5cc6b2a1");
+        assert!(usual.starts_with("k8s-psat.default.5cc6b2a1.h-"), "{usual}");
+        assert!(name("/_/-/..a..").starts_with("a.h-"));
+        assert!(name("/___").starts_with("h-"));
+        assert!(name(&format!("/{}", "a/".repeat(900).trim_end_matches('/'))).starts_with("a.a."));
+        assert_ne!(name("/spire/agent/A"), name("/spire/agent/a"));
+        assert_ne!(name("/spire/agent/a_b"), name("/spire/agent/a-b"));
     }
 
     #[test]

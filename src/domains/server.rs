@@ -18,6 +18,8 @@ pub struct ServerSettings {
     pub agent_ttl: Duration,
     /// Lifetime of other X.509-SVIDs where the entry has none.
     pub x509_svid_ttl: Duration,
+    /// How long records of agents stay after they have expired; none: for good.
+    pub prune_agents_expired_for: Option<Duration>,
     /// Which calls are limited.
     pub rate_limit: ServerRateLimit,
 }
@@ -37,11 +39,14 @@ impl ServerSettings {
         let x509_svid_ttl = parse("x509SVID.ttl", &spec.x509_svid.ttl)?;
         let agent_ttl = server.agent_ttl.as_deref();
         let agent_ttl = agent_ttl.map(|ttl| parse("server.agentTTL", ttl));
+        let prune = &server.prune_agents_expired_for;
+        let prune = parse("server.pruneAgentsExpiredFor", prune)?;
         Ok(Some(Self {
             port: port(server)?,
             admin_ids: admin_ids(server)?,
             agent_ttl: agent_ttl.transpose()?.unwrap_or(x509_svid_ttl),
             x509_svid_ttl,
+            prune_agents_expired_for: Some(prune).filter(|age| !age.is_zero()),
             rate_limit: server.rate_limit.clone(),
         }))
     }

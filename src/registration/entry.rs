@@ -1,15 +1,21 @@
-//! Registration entries: what they hold, when two are the same, and what makes one valid.
+//! Registration entries: what they hold, and when two are the same.
 //!
-//! Invariant: an [`Entry`] obeys the rules of spire-server, which refuses the rest. Making one for
-//! a pod is [`super::pod_entry`]; which of two equal ones counts is [`super::masking`].
+//! Invariant: an [`Entry`] obeys the rules of spire-server, which refuses the rest
+//! ([`super::entry_error`]). Making one for a pod is [`super::pod_entry`]; which of two equal ones
+//! counts is [`super::masking`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::{dns_name, template::RunTemplateError};
-use crate::spiffe::{ParseSpiffeIdError, SpiffeId, TrustDomainName};
+use super::{
+    entry_error::EntryError,
+    entry_id::{EntryId, revision},
+};
+use crate::spiffe::{SpiffeId, TrustDomainName};
 
+/// The path of the server's SPIFFE ID.
+const SERVER_PATH: &str = "/spire/server";
 /// What a selector of a pod's UID starts with.
 const POD_UID: &str = "k8s:pod-uid:";
 
@@ -18,6 +24,10 @@ const POD_UID: &str = "k8s:pod-uid:";
 pub struct Entry {
     /// What makes it distinct.
     pub key: EntryKey,
+    /// What it is called.
+    pub id: EntryId,
+    /// A positive number that another content would not have.
+    pub revision: i64,
     /// The identity.
     pub spiffe_id: SpiffeId,
     /// The agent or server that the entry is delegated to.
@@ -44,6 +54,28 @@ pub struct Entry {
     pub source: Arc<Source>,
     /// The pod it was made for.
     pub pod: Option<PodRef>,
+    /// What only an entry has that was made through the Entry API.
+    pub registered: Option<Box<Registered>>,
+}
+
+/// What only an entry has that was made through the Entry API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The generation of the RegistrationEntry: 1, and one more with every update.
+    pub generation: i64,
+    /// From when on it does not count, in seconds since 1970.
+    pub expires_at: Option<i64>,
+    /// Attributes, when the caller gave any.
+    pub attributes: Option<AdditionalAttributes>,
+}
+
+/// Further attributes of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdditionalAttributes {
+    /// Agents fetch the X.509-SVID only once a workload asks for it.
+    pub disable_x509_svid_prefetch: bool,
+    /// JWT-SVIDs carry an ID of their own (`jti`).
+    pub jwt_svid_include_jti: bool,
 }
 
 /// A pod, by all its names.
@@ -64,6 +96,8 @@ pub enum SourceKind {
     ClusterSpiffeId,
     /// A ClusterStaticEntry.
     ClusterStaticEntry,
+    /// A RegistrationEntry, which holds what was made through the Entry API.
+    RegistrationEntry,
 }
 
 /// The object that declares an entry. The order of sources is that of precedence: of two that
@@ -97,172 +131,25 @@ pub struct EntrySelector {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryKey([u8; 32]);
 
-/// Why no entry can be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EntryError {
-    /// A DNS name that no entry may carry.
-    #[error("DNS name {value:?}: {source}")]
-    DnsName {
-        /// The rendered name.
-        value: String,
-        /// What is wrong with it.
-        source: dns_name::DnsNameError,
-    },
-    /// An ID of another trust domain.
-    #[error("{what} {value:?} is not in the trust domain {trust_domain}")]
-    ForeignTrustDomain {
-        /// `SPIFFE ID` or `parent ID`.
-        what: &'static str,
-        /// The rendered ID.
-        value: String,
-        /// The trust domain that it must be in.
-        trust_domain: TrustDomainName,
-    },
-    /// The pod's node has not been seen yet.
-    #[error("node {node:?} has not been seen yet")]
-    NodeUnseen {
-        /// Its name.
-        node: String,
-    },
-    /// An ID without a path.
-    #[error("{what} {value:?} needs a path")]
-    NoPath {
-        /// `SPIFFE ID` or `parent ID`.
-        what: &'static str,
-        /// The rendered ID.
-        value: String,
-    },
-    /// An ID under `/spire`, which belongs to servers and agents.
-    #[error("SPIFFE ID {value:?} lies under /spire, which is reserved for servers and agents")]
-    ReservedPath {
-        /// The rendered ID.
-        value: String,
-    },
-    /// No selector.
-    #[error("{value:?} is no selector; write type:value")]
-    Selector {
-        /// The rendered selector.
-        value: String,
-    },
-    /// No SPIFFE ID.
-    #[error("{what} {value:?}: {source}")]
-    SpiffeId {
-        /// `SPIFFE ID` or `parent ID`.
-        what: &'static str,
-        /// The rendered ID.
-        value: String,
-        /// What is wrong with it.
-        source: ParseSpiffeIdError,
-    },
-    /// A template that fails.
-    #[error("{field}: {source}")]
-    Template {
-        /// The field that holds the template.
-        field: &'static str,
-        /// What failed.
-        source: RunTemplateError,
-    },
-}
-
-impl EntryError {
-    /// CamelCase reason for conditions, events and metrics.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::DnsName { .. } => "InvalidDNSName",
-            Self::ForeignTrustDomain { .. } => "ForeignTrustDomain",
-            Self::NodeUnseen { .. } => "NodeUnseen",
-            Self::NoPath { .. } | Self::SpiffeId { .. } => "InvalidSPIFFEID",
-            Self::ReservedPath { .. } => "ReservedSPIFFEID",
-            Self::Selector { .. } => "InvalidSelector",
-            Self::Template { .. } => "TemplateFailed",
-        }
-    }
-
-    /// Whether spire-controller-manager would make the entry and leave it to the server to refuse
-    /// it. Such a pod counts as served, so that no fallback applies to it.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::DnsName { .. } | Self::NoPath { .. } | Self::ReservedPath { .. }
-        )
-    }
-}
-
-impl EntryError {
-    /// The same error about another value.
-    pub(super) fn about(mut self, shown: String) -> Self {
-        match &mut self {
-            Self::DnsName { value, .. }
-            | Self::ForeignTrustDomain { value, .. }
-            | Self::NoPath { value, .. }
-            | Self::ReservedPath { value }
-            | Self::Selector { value }
-            | Self::SpiffeId { value, .. } => *value = shown,
-            Self::NodeUnseen { .. } | Self::Template { .. } => {}
-        }
+impl Entry {
+    /// The same entry with its [revision](Self::revision).
+    pub(super) fn with_revision(mut self) -> Self {
+        self.revision = revision(&self);
         self
     }
-}
 
-/// Parses an ID that must belong to `trust_domain`; `what` names it in errors.
-pub(super) fn parse_member_id(
-    what: &'static str,
-    value: &str,
-    trust_domain: &TrustDomainName,
-) -> Result<SpiffeId, EntryError> {
-    let id: SpiffeId = value.parse().map_err(|source| EntryError::SpiffeId {
-        what,
-        value: value.into(),
-        source,
-    })?;
-    if !id.is_member_of(trust_domain) {
-        return Err(EntryError::ForeignTrustDomain {
-            what,
-            value: value.into(),
-            trust_domain: trust_domain.clone(),
-        });
+    /// From when on it does not count, in seconds since 1970; none when it never expires.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<i64> {
+        self.registered.as_ref()?.expires_at
     }
-    Ok(id)
-}
 
-/// Checks that a workload may have `id`.
-pub(super) fn check_workload_id(id: &SpiffeId) -> Result<(), EntryError> {
-    if id.path().is_empty() {
-        return Err(EntryError::NoPath {
-            what: "SPIFFE ID",
-            value: id.to_string(),
-        });
+    /// Whether it is a node alias: agents that have its selectors may fetch the entries whose
+    /// parent has its SPIFFE ID.
+    #[must_use]
+    pub fn is_node_alias(&self) -> bool {
+        self.parent_id.path() == SERVER_PATH
     }
-    if id.path() == "/spire" || id.path().starts_with("/spire/") {
-        return Err(EntryError::ReservedPath {
-            value: id.to_string(),
-        });
-    }
-    Ok(())
-}
-
-/// Checks that an agent or server may have `id`.
-pub(super) fn check_parent_id(id: &SpiffeId) -> Result<(), EntryError> {
-    if id.path().is_empty() {
-        return Err(EntryError::NoPath {
-            what: "parent ID",
-            value: id.to_string(),
-        });
-    }
-    Ok(())
-}
-
-/// Checks the DNS names of an entry.
-pub(super) fn check_dns_names(names: &[String]) -> Result<(), EntryError> {
-    names.iter().try_for_each(|name| {
-        dns_name::check(name).map_err(|source| EntryError::DnsName {
-            value: name.clone(),
-            source,
-        })
-    })
 }
 
 /// Adds `item` unless it is there.
@@ -378,6 +265,16 @@ impl SourceKind {
         match self {
             Self::ClusterSpiffeId => "ClusterSPIFFEID",
             Self::ClusterStaticEntry => "ClusterStaticEntry",
+            Self::RegistrationEntry => "RegistrationEntry",
+        }
+    }
+
+    /// The API version of the kind.
+    #[must_use]
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::ClusterSpiffeId | Self::ClusterStaticEntry => "spire.spiffe.io/v1alpha1",
+            Self::RegistrationEntry => "spiffe-operator.io/v1alpha1",
         }
     }
 }
@@ -475,25 +372,5 @@ mod tests {
             source(2, Some(8), "a"),
         ];
         assert!(ordered.is_sorted(), "{ordered:?}");
-    }
-
-    #[test]
-    fn ids_that_spire_server_refuses_are_refused() {
-        let refusal = |value: &str| check_workload_id(&id(value)).map_err(|error| error.reason());
-        assert_eq!(refusal("spiffe://e.org"), Err("InvalidSPIFFEID"));
-        assert_eq!(refusal("spiffe://e.org/spire"), Err("ReservedSPIFFEID"));
-        assert_eq!(
-            refusal("spiffe://e.org/spire/agent"),
-            Err("ReservedSPIFFEID")
-        );
-        assert_eq!(refusal("spiffe://e.org/spires"), Ok(()));
-        assert!(check_parent_id(&id("spiffe://e.org")).is_err());
-        assert_eq!(check_parent_id(&id("spiffe://e.org/spire/server")), Ok(()));
-        let domain = "e.org".parse().unwrap();
-        let foreign = parse_member_id("SPIFFE ID", "spiffe://f.org/a", &domain).unwrap_err();
-        assert_eq!(foreign.reason(), "ForeignTrustDomain");
-        assert!(foreign.to_string().contains("spiffe://f.org/a"));
-        let unparsable = parse_member_id("SPIFFE ID", "<no value>", &domain).unwrap_err();
-        assert!(unparsable.to_string().contains("<no value>"));
     }
 }

@@ -1,7 +1,8 @@
 //! Which of several entries with the same key counts: that of the oldest object.
 //!
-//! Only entries whose selectors name the same pod can share a key, so they are kept together: a
-//! change of a pod looks at that pod's few entries, however many others there are.
+//! Only entries whose selectors name the same pod, or that name none and have the same SPIFFE ID, can
+//! share a key, so they are kept together: a change looks at few entries, however many others there
+//! are.
 //!
 //! Invariant: an entry is in force exactly when it is the first of its key by the order of
 //! [`Source`].
@@ -10,16 +11,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::entry::{Entry, EntryKey, EntrySelector, Source};
 
-/// All entries, by the pod that their selectors name.
+/// All entries, by their [scopes](scope_of).
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     scopes: BTreeMap<Arc<str>, Scope>,
     winner_count: usize,
 }
 
-/// The entries whose selectors name one pod, or none, by key.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Scope(Vec<Rivals>);
+/// The entries of one scope, by key.
+#[derive(Debug, Default)]
+struct Scope(Vec<Rivals>);
 
 /// The entries that share a key; there is at least one.
 #[derive(Clone, Debug)]
@@ -52,8 +53,12 @@ impl Rivals {
 impl Candidates {
     /// The entry in force that has the key of `entry`.
     pub(super) fn winner(&self, entry: &Entry) -> Option<&Arc<Entry>> {
-        let rivals = self.scopes.get(scope_of(entry))?.rivals(&entry.key)?;
-        Some(&rivals.winner)
+        Some(&self.rivals(entry)?.winner)
+    }
+
+    /// The entries that have the key of `entry`.
+    pub(super) fn rivals(&self, entry: &Entry) -> Option<&Rivals> {
+        self.scopes.get(scope_of(entry))?.rivals(&entry.key)
     }
 
     /// The object that masks `entry`, if one does.
@@ -62,11 +67,11 @@ impl Candidates {
         (rank(winner) != rank(entry)).then_some(&winner.source)
     }
 
-    /// The entries in force, by pod and key.
+    /// The entries in force.
     pub(super) fn winners(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.scopes
-            .values()
-            .flat_map(Scope::iter)
+        let scopes = self.scopes.values();
+        scopes
+            .flat_map(|scope| &scope.0)
             .map(|rivals| &rivals.winner)
     }
 
@@ -74,54 +79,49 @@ impl Candidates {
         self.winner_count
     }
 
-    /// Takes out the entries that name a pod, to be [put](Self::put) back.
-    pub(super) fn take(&mut self, name: &str) -> Scope {
-        let scope = self
-            .scopes
-            .get_mut(name)
-            .map(std::mem::take)
-            .unwrap_or_default();
-        self.winner_count -= scope.0.len();
-        scope
+    pub(super) fn insert(&mut self, entry: &Arc<Entry>) {
+        let name = scope_of(entry);
+        if !self.scopes.contains_key(name) {
+            self.scopes
+                .insert(shared_scope(entry, name), Scope::default());
+        }
+        if let Some(scope) = self.scopes.get_mut(name) {
+            let is_new_key = scope.insert(entry.clone());
+            self.winner_count += usize::from(is_new_key);
+        }
     }
 
-    pub(super) fn put(&mut self, name: Arc<str>, scope: Scope) {
-        self.winner_count += scope.0.len();
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        let name = scope_of(entry);
+        let Some(scope) = self.scopes.get_mut(name) else {
+            return;
+        };
+        let is_last_of_key = scope.remove(entry);
+        self.winner_count -= usize::from(is_last_of_key);
         if scope.0.is_empty() {
-            self.scopes.remove(&name);
-        } else {
-            self.scopes.insert(name, scope);
+            self.scopes.remove(name);
         }
     }
 }
 
 impl Scope {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Rivals> {
-        self.0.iter()
-    }
-
-    pub(super) fn rivals(&self, key: &EntryKey) -> Option<&Rivals> {
+    fn rivals(&self, key: &EntryKey) -> Option<&Rivals> {
         self.0.get(self.find(key).ok()?)
     }
 
-    pub(super) fn insert(&mut self, entry: Arc<Entry>) {
-        let found = self.find(&entry.key);
-        let rivals = match found {
+    /// Whether no other entry has its key.
+    fn insert(&mut self, entry: Arc<Entry>) -> bool {
+        let rivals = match self.find(&entry.key) {
             Ok(at) => self.0.get_mut(at),
             Err(at) => {
                 let masked = Vec::new();
-                self.0.insert(
-                    at,
-                    Rivals {
-                        winner: entry,
-                        masked,
-                    },
-                );
-                return;
+                let winner = entry;
+                self.0.insert(at, Rivals { winner, masked });
+                return true;
             }
         };
         let Some(rivals) = rivals else {
-            return;
+            return false;
         };
         let loser = if rank(&entry) < rank(&rivals.winner) {
             std::mem::replace(&mut rivals.winner, entry)
@@ -132,22 +132,27 @@ impl Scope {
             .masked
             .partition_point(|other| rank(other) < rank(&loser));
         rivals.masked.insert(at, loser);
+        false
     }
 
-    pub(super) fn remove(&mut self, entry: &Entry) {
+    /// Whether no other entry had its key.
+    fn remove(&mut self, entry: &Entry) -> bool {
         let Ok(at) = self.find(&entry.key) else {
-            return;
+            return false;
         };
         let Some(rivals) = self.0.get_mut(at) else {
-            return;
+            return false;
         };
         if rank(&rivals.winner) != rank(entry) {
             rivals.masked.retain(|other| rank(other) != rank(entry));
-        } else if rivals.masked.is_empty() {
-            self.0.remove(at);
-        } else {
-            rivals.winner = rivals.masked.remove(0);
+            return false;
         }
+        if rivals.masked.is_empty() {
+            self.0.remove(at);
+            return true;
+        }
+        rivals.winner = rivals.masked.remove(0);
+        false
     }
 
     fn find(&self, key: &EntryKey) -> Result<usize, usize> {
@@ -155,11 +160,20 @@ impl Scope {
     }
 }
 
-/// The UID of the pod that an entry's selectors name, the first where they name several; empty
-/// where they name none. Entries with the same key have the same selectors, and so the same UID.
-pub(super) fn scope_of(entry: &Entry) -> &str {
+/// The UID of the pod that an entry's selectors name, the first where they name several; the SPIFFE
+/// ID where they name none. Entries with the same key have the same selectors and SPIFFE ID, and so
+/// the same scope.
+fn scope_of(entry: &Entry) -> &str {
     let named = entry.selectors.iter().filter_map(EntrySelector::names_pod);
-    named.min().unwrap_or_default()
+    named.min().unwrap_or(entry.spiffe_id.as_str())
+}
+
+/// The name of an entry's scope, shared with the entry where that is possible.
+fn shared_scope(entry: &Entry, name: &str) -> Arc<str> {
+    let uid = entry.pod.as_ref().map(|pod| &pod.uid);
+    let texts = uid.into_iter().chain([entry.spiffe_id.shared()]);
+    let shared = texts.into_iter().find(|text| ***text == *name);
+    shared.map_or_else(|| name.into(), Arc::clone)
 }
 
 /// The order of precedence; equal only for entries that one object makes for one pod.

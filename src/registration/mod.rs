@@ -9,6 +9,8 @@
 
 pub mod dns_name;
 pub mod entry;
+pub mod entry_error;
+pub mod entry_id;
 pub mod facts;
 mod go_model;
 mod go_value;
@@ -29,10 +31,14 @@ mod template_fast;
 mod template_syntax;
 mod template_types;
 
-pub use entry::{Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, SourceKind};
+pub use entry::{
+    AdditionalAttributes, Entry, EntryKey, EntrySelector, PodRef, Registered, Source, SourceKind,
+};
+pub use entry_error::EntryError;
+pub use entry_id::{EntryId, EntryIdError};
 pub use facts::{FieldSet, NodeFacts, PodDetail, PodFacts};
 pub use labels::{Interner, Labels};
-pub use registry::Registry;
+pub use registry::{Registry, Right};
 pub use report::{
     Change, ClusterSpiffeIdReport, InForce, MatchOutcome, Obstacle, PodReport, RemovalCause,
     StaticEntryReport,

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::{
     dns_name,
-    entry::{
-        Entry, EntryError, EntryKey, EntrySelector, PodRef, Source, check_dns_names,
-        check_parent_id, check_workload_id, parse_member_id, push_new,
+    entry::{Entry, EntryKey, EntrySelector, PodRef, Source, push_new},
+    entry_error::{
+        EntryError, check_dns_names, check_parent_id, check_workload_id, parse_member_id,
     },
+    entry_id::EntryId,
     facts::{NodeFacts, PodFacts},
     settings::Settings,
     spec::ParsedClusterSpiffeId,
@@ -72,8 +73,11 @@ pub(super) fn make<'s>(
     }
     check_workload_id(&spiffe_id)?;
     check_dns_names(&dns_names)?;
-    Ok(Entry {
-        key: EntryKey::new(&spiffe_id, around.parent_id, &selectors),
+    let key = EntryKey::new(&spiffe_id, around.parent_id, &selectors);
+    let entry = Entry {
+        key,
+        id: EntryId::derived(&cluster.cluster_name, &key),
+        revision: 0,
         spiffe_id,
         parent_id: around.parent_id.clone(),
         selectors,
@@ -87,7 +91,9 @@ pub(super) fn make<'s>(
         hint: spec.hint.clone(),
         source: source.clone(),
         pod: Some(pod_ref(around.pod)),
-    })
+        registered: None,
+    };
+    Ok(entry.with_revision())
 }
 
 /// The names of `pod`.

@@ -10,13 +10,16 @@
 //! - An object that is broken keeps its last good spec in force; a node that is gone is remembered
 //!   as long as pods are on it.
 //!
-//! Parts: [`objects`] (ClusterSPIFFEIDs and ClusterStaticEntries come and go), [`cluster`] (pods,
-//! nodes, namespaces and EndpointSlices do), [`evaluate`] (what a pod gets), [`queries`].
+//! Parts: [`objects`] (ClusterSPIFFEIDs and ClusterStaticEntries come and go), [`registered`]
+//! (RegistrationEntries do), [`cluster`] (pods, nodes, namespaces and EndpointSlices do), [`evaluate`]
+//! (what a pod gets), [`index`] (the entries in force), [`queries`].
 
 mod cluster;
 mod evaluate;
+mod index;
 mod objects;
 mod queries;
+mod registered;
 mod tally;
 
 use std::{
@@ -24,10 +27,13 @@ use std::{
     sync::Arc,
 };
 
+pub use self::index::Right;
 use self::{
     cluster::{NamespaceState, NodeState},
     evaluate::PodState,
+    index::Index,
     objects::{ClusterSpiffeIdState, PodIndex, StaticEntryState},
+    registered::RegisteredEntries,
     tally::Tally,
 };
 use super::{
@@ -45,7 +51,9 @@ pub struct Registry {
     cluster_spiffe_ids: BTreeMap<Arc<str>, ClusterSpiffeIdState>,
     pod_index: PodIndex,
     static_entries: BTreeMap<Arc<str>, StaticEntryState>,
+    registered: RegisteredEntries,
     candidates: Candidates,
+    index: Index,
     /// Kept by name and apart from the objects, so that a count survives until the last pod has
     /// been told that its object is gone.
     tallies: BTreeMap<Arc<str>, Tally>,
@@ -69,7 +77,9 @@ impl Registry {
             cluster_spiffe_ids: BTreeMap::new(),
             pod_index: PodIndex::default(),
             static_entries: BTreeMap::new(),
+            registered: RegisteredEntries::default(),
             candidates: Candidates::default(),
+            index: Index::default(),
             tallies: BTreeMap::new(),
             marked: BTreeSet::new(),
             changed_reports: BTreeSet::new(),

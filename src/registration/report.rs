@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    entry::{Entry, EntryError, PodRef, Source},
+    entry::{Entry, PodRef, Source},
+    entry_error::EntryError,
     spec::SpecError,
 };
 use crate::{
@@ -40,6 +41,8 @@ pub enum Change {
 /// The fact that removed an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalCause {
+    /// The time until which it was to count is over.
+    Expired,
     /// The object that declared it was deleted, or belongs to another class now.
     ObjectGone,
     /// The pod's own data make it fail now; the failure is in the reports.
@@ -61,6 +64,7 @@ impl RemovalCause {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
+            Self::Expired => "Expired",
             Self::ObjectGone => "ObjectGone",
             Self::Failed => "Failed",
             Self::PodFinished => "PodFinished",

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::{
-    entry::{EntryError, check_parent_id},
+    entry_error::{EntryError, check_parent_id},
     template::{ClusterFacts, Template, TemplateError},
 };
 use crate::{

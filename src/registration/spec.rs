@@ -4,10 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    entry::{
-        Entry, EntryError, EntryKey, EntrySelector, Source, check_dns_names, check_parent_id,
-        check_workload_id, parse_member_id, push_new,
+    entry::{Entry, EntryKey, EntrySelector, Source, push_new},
+    entry_error::{
+        EntryError, check_dns_names, check_parent_id, check_workload_id, parse_member_id,
     },
+    entry_id::EntryId,
     facts::FieldSet,
     selector::{Selector, SelectorError},
     template::{Template, TemplateError},
@@ -250,11 +251,14 @@ impl ParsedStaticEntry {
         })
     }
 
-    /// The entry as `source` declares it.
+    /// The entry as `source` of the cluster `cluster_name` declares it.
     #[must_use]
-    pub fn entry(&self, source: Arc<Source>) -> Entry {
-        Entry {
-            key: EntryKey::new(&self.spiffe_id, &self.parent_id, &self.selectors),
+    pub fn entry(&self, source: Arc<Source>, cluster_name: &str) -> Entry {
+        let key = EntryKey::new(&self.spiffe_id, &self.parent_id, &self.selectors);
+        let entry = Entry {
+            key,
+            id: EntryId::derived(cluster_name, &key),
+            revision: 0,
             spiffe_id: self.spiffe_id.clone(),
             parent_id: self.parent_id.clone(),
             selectors: self.selectors.clone(),
@@ -268,7 +272,9 @@ impl ParsedStaticEntry {
             hint: self.hint.clone(),
             source,
             pod: None,
-        }
+            registered: None,
+        };
+        entry.with_revision()
     }
 }
 

@@ -152,6 +152,6 @@ fn repetitions_collapse() {
         deleted: None,
     });
     let parsed = static_entry(json!({"selectors": ["a:b", "a:b", "c:d"], "dnsNames": ["x", "x"]}));
-    let entry = parsed.unwrap().entry(source);
+    let entry = parsed.unwrap().entry(source, "west");
     assert_eq!((entry.selectors.len(), entry.dns_names.len()), (2, 1));
 }

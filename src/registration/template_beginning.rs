@@ -2,7 +2,7 @@
 //! be wrong without running the template is found by it.
 
 use super::{
-    entry::{EntryError, parse_member_id},
+    entry_error::{EntryError, parse_member_id},
     template_fast::is_trust_domain,
     template_syntax::{Part, parts},
 };
@@ -74,7 +74,7 @@ impl Beginning {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registration::entry::check_workload_id;
+    use crate::registration::entry_error::check_workload_id;
 
     #[test]
     fn what_is_wrong_for_every_pod_is_found_and_nothing_else() {

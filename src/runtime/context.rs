@@ -1,5 +1,6 @@
 //! What every task gets: clients, metrics, events, and who leads. Built once, passed down.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use kube::Client;
@@ -10,7 +11,9 @@ use crate::clusters::certificates_api::CertificatesApi;
 use crate::clusters::identities::Identities;
 use crate::runtime::events::Recorder;
 use crate::runtime::leader::Leadership;
+use crate::runtime::logging::LogControl;
 use crate::runtime::metrics::Metrics;
+use crate::store::Caches;
 
 /// Shared by all tasks.
 #[derive(Clone)]
@@ -21,6 +24,8 @@ pub struct Context {
     pub namespace: String,
     /// Who is registered.
     pub identities: Arc<Identities>,
+    /// What is watched of agents and foreign trust domains.
+    pub caches: Caches,
     /// Events.
     pub recorder: Recorder,
     /// Metrics.
@@ -29,6 +34,19 @@ pub struct Context {
     pub leadership: Leadership,
     /// What the cluster serves of `certificates.k8s.io`; none before it was asked.
     pub certificates_api: watch::Receiver<Option<CertificatesApi>>,
+    /// Where trust domains are served.
+    pub server: ServerAddresses,
+    /// The log filter.
+    pub logs: LogControl,
     /// Ends when the process shall end.
     pub shutdown: CancellationToken,
+}
+
+/// Where trust domains are served to SPIRE agents, servers and tools.
+#[derive(Clone, Debug)]
+pub struct ServerAddresses {
+    /// IP address of all servers; each has a port of its own.
+    pub ip: IpAddr,
+    /// Path of the administration socket, with `{name}` for the name of the TrustDomain.
+    pub admin_socket: Option<String>,
 }

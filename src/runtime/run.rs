@@ -18,13 +18,14 @@ use crate::clusters::observe;
 use crate::controllers;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::client::{ClientError, client};
-use crate::runtime::context::Context;
+use crate::runtime::context::{Context, ServerAddresses};
 use crate::runtime::events::Recorder;
 use crate::runtime::health::Health;
 use crate::runtime::http::{Endpoints, serve};
 use crate::runtime::leader::{self, Leadership};
 use crate::runtime::logging::LogControl;
 use crate::runtime::metrics::Metrics;
+use crate::store::Caches;
 
 /// Name of the Lease.
 const LEASE: &str = "spiffe-operator";
@@ -43,6 +44,8 @@ pub struct Config {
     pub namespace: String,
     /// Address of the HTTP endpoints.
     pub http_address: SocketAddr,
+    /// Where trust domains are served.
+    pub server: ServerAddresses,
     /// Name of this process in the Lease and in events.
     pub identity: String,
     /// The log filter.
@@ -90,6 +93,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         context,
         namespace,
         http_address,
+        server,
         identity,
         logs,
     } = config;
@@ -125,14 +129,18 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (discovered, certificates_api) = watch::channel(None);
     tasks.spawn(discover(client.clone(), discovered));
 
+    let caches = Caches::start(&client, &namespace, &metrics);
     let context = Context {
         client,
+        caches,
         namespace: namespace.clone(),
         identities: Arc::new(Identities::new(Arc::clone(&metrics))),
         recorder,
         metrics: Arc::clone(&metrics),
         leadership,
         certificates_api,
+        server,
+        logs: logs.clone(),
         shutdown: shutdown.clone(),
     };
     observe::start(&context, &health, &mut tasks);

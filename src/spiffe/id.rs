@@ -82,9 +82,25 @@ pub struct SpiffeId {
 }
 
 impl SpiffeId {
+    /// The ID of the servers of `trust_domain`, `spiffe://<name>/spire/server`.
+    #[must_use]
+    pub fn of_server(trust_domain: &TrustDomainName) -> Self {
+        let id = trust_domain.id();
+        Self {
+            path: id.len(),
+            uri: (id + "/spire/server").into(),
+        }
+    }
+
     /// The whole URI.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.uri
+    }
+
+    /// The whole URI, shared with the ID.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<str> {
         &self.uri
     }
 

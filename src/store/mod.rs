@@ -1,12 +1,20 @@
-//! Durable state, kept in the operator's own namespace: an authority's keys and journal in one
-//! Secret per trust domain, and the last good spec of every registering object.
+//! Durable state, kept in the Kubernetes API: an authority's keys and journal in one Secret per
+//! trust domain, the last good spec of every registering object, the record of every attested
+//! agent, join tokens, and what is known of foreign trust domains. All but the agents' records lies
+//! in the operator's own namespace.
 //!
 //! All writes carry the `resourceVersion` that was read. What the state means, and when it
-//! changes, is not here.
+//! changes, is not here, but for agents' records and join tokens: there reading, deciding and
+//! writing must be one step.
 
+pub mod agents;
 mod authority;
+mod domain;
+pub mod federation;
+pub mod join_tokens;
 mod last_good;
 
 pub(crate) use authority::wipe;
 pub use authority::{AuthorityStore, LoadError, SaveError, StoredJournal};
+pub use domain::{Caches, DomainStores};
 pub use last_good::LastGoodStore;

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agents;
 mod authorities;
 mod broken_specs;
 mod bundle_faults;
@@ -37,6 +38,7 @@ mod spire_agents;
 mod spire_chained;
 mod spire_command_line;
 mod spire_controller_manager;
+mod spire_transport;
 mod spire_workloads;
 mod support;
 mod uninstalling;

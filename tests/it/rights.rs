@@ -53,12 +53,16 @@ async fn install_rights(control_plane: &ControlPlane) -> PathBuf {
 }
 
 /// Rights that are for what seldom happens (a pod that is newer than the watch, two replicas that
-/// answer one request) or that an admission plugin asks for.
+/// answer one request), for agents, or that an admission plugin asks for.
 const SELDOM: &[(&str, &str, &str)] = &[
     ("", "pods", "get"),
     ("certificates.k8s.io", "podcertificaterequests", "get"),
     ("", "secrets", "delete"),
     ("", "configmaps", "delete"),
+    ("spiffe-operator.io", "attestedagents", "get"),
+    ("spiffe-operator.io", "attestedagents", "create"),
+    ("spiffe-operator.io", "attestedagents", "update"),
+    ("spiffe-operator.io", "attestedagents", "delete"),
 ];
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! ([`super::observe`]); changes go out by channels, and a consumer that lags looks at everything
 //! anew. A trust domain that comes later gets all facts that are known.
 
+mod entries;
 mod facts;
 mod feed;
 mod objects;
@@ -21,6 +22,7 @@ use crate::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec,
     TrustDomainSpec,
 };
+pub use crate::clusters::identities::entries::NotYetSeen;
 use crate::clusters::identities::facts::Facts;
 use crate::clusters::identities::objects::Objects;
 use crate::clusters::identities::start::List;

@@ -129,6 +129,7 @@ impl Objects {
                     known.note_good(generation, |object| &object.spec);
                 }
             }
+            SourceKind::RegistrationEntry => {}
         }
     }
 
@@ -140,6 +141,7 @@ impl Objects {
             let uid = match kind {
                 SourceKind::ClusterSpiffeId => unsought(&self.cluster_spiffe_ids, name),
                 SourceKind::ClusterStaticEntry => unsought(&self.cluster_static_entries, name),
+                SourceKind::RegistrationEntry => None,
             }?;
             let name = Arc::clone(name);
             Some((ObjectName { kind, name }, uid))
@@ -196,6 +198,7 @@ impl Objects {
                 let report = registry.and_then(|it| it.report_of_cluster_static_entry(name));
                 Some(ObjectReport::ClusterStaticEntry(known.reported(report)))
             }
+            SourceKind::RegistrationEntry => None,
         }
     }
 }

@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::registration::Right;
+use crate::spiffe::SpiffeId;
 
 fn object<T: DeserializeOwned>(json: Value) -> T {
     serde_json::from_value(json).unwrap()
@@ -304,4 +306,45 @@ fn spec(template: &str) -> ClusterSpiffeIdSpec {
         spiffe_id_template: template.into(),
         ..ClusterSpiffeIdSpec::default()
     }
+}
+
+#[test]
+fn agents_are_told_nothing_before_all_of_the_cluster_was_seen() {
+    let identities = starting();
+    identities.apply_cluster_spiffe_id(&cluster_spiffe_id("main", 1, "spiffe://e.org/main"));
+    process(&identities);
+    let agent = "spiffe://e.org/spire/agent/k8s_psat/default/node"
+        .parse()
+        .unwrap();
+    let entries = || identities.authorized_entries("e", &agent, &BTreeSet::new());
+    let error = entries().unwrap_err().to_string();
+    assert!(error.contains("not listed yet: "), "{error}");
+    assert!(identities.entries_after("e", None, 9).is_err());
+    let main = "spiffe://e.org/main".parse().unwrap();
+    assert!(identities.has_entry("e", &main, Right::Admin).is_err());
+
+    complete_lists(&identities, &["main"]);
+    process(&identities);
+    let found = entries().unwrap();
+    let [entry] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(entry.spiffe_id, main);
+    let authorized = |agent: &SpiffeId| {
+        identities
+            .authorized_entry("e", agent, &BTreeSet::new(), &entry.id)
+            .unwrap()
+    };
+    assert_eq!(authorized(&agent).as_ref(), Some(entry));
+    let other = "spiffe://e.org/spire/agent/k8s_psat/default/other"
+        .parse()
+        .unwrap();
+    assert_eq!(authorized(&other), None, "entries are served by parent");
+    assert_eq!(identities.has_entry("e", &main, Right::Admin), Ok(false));
+    assert_eq!(
+        identities.entry("e", &entry.id).unwrap().as_ref(),
+        Some(entry)
+    );
+    let error = identities.entry("unknown", &entry.id).unwrap_err();
+    assert!(error.to_string().contains("unknown"), "{error}");
 }

@@ -70,6 +70,8 @@ async fn restore(
             let copy = store.load::<ClusterStaticEntry, _>(name, uid).await?;
             identities.restore_cluster_static_entry(name, uid, copy);
         }
+        // Written by the operator alone, so that no copy is kept.
+        SourceKind::RegistrationEntry => {}
     }
     Ok(())
 }

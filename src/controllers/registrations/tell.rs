@@ -134,7 +134,7 @@ fn of_pod(pod: &PodRef) -> ObjectReference {
 
 fn of_source(source: &Source) -> ObjectReference {
     ObjectReference {
-        api_version: Some("spire.spiffe.io/v1alpha1".into()),
+        api_version: Some(source.kind.api_version().into()),
         kind: Some(source.kind.as_str().into()),
         name: Some(source.name.to_string()),
         uid: Some(source.uid.to_string()),

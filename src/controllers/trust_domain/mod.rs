@@ -12,7 +12,10 @@ mod published;
 mod reconcile;
 mod rights;
 mod serve;
+mod server;
 mod status;
+mod status_conditions;
+mod sweep;
 mod withdraw;
 mod worker;
 

@@ -48,6 +48,8 @@ pub(super) enum ReconcileError {
     Settings { source: registration::SettingsError },
     #[error("cannot write the status")]
     Status { source: CallError },
+    #[error("cannot remove expired agents and join tokens")]
+    Sweep { source: CallError },
 }
 
 impl ReconcileError {
@@ -61,6 +63,7 @@ impl ReconcileError {
             Self::Rights { .. } => "Rights",
             Self::Settings { .. } => "Settings",
             Self::Status { .. } => "Status",
+            Self::Sweep { .. } => "Sweep",
         }
     }
 }
@@ -94,8 +97,8 @@ impl Worker {
         }
         let kept = self.keep_good_spec(&object).await;
         let outcome = self.reconcile_with(&objects, &object, spec_problem).await?;
-        // What is kept for a restart holds up nothing that is needed now.
-        kept.map(|()| outcome)
+        // What is kept for a restart, or is of no use any more, holds up nothing that is needed now.
+        kept.and(self.sweep(&object).await).map(|()| outcome)
     }
 
     /// Serves the spec in force, if there is one and nobody has a better claim.

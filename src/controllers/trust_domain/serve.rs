@@ -47,7 +47,12 @@ impl Worker {
         };
         let authority = authority.filter(|authority| self.is_published(settings, authority));
         seen.signs = authority.is_some();
-        self.sign_with(settings, authority.map(Arc::new));
+        let authority = authority.map(Arc::new);
+        let context = &self.context;
+        self.server
+            .run(context, object, settings, authority.as_ref());
+        seen.listening = self.server.listening();
+        self.sign_with(settings, authority);
         let outcome = kept?;
         if self.leads() {
             seen.missing_rights = self

@@ -21,6 +21,7 @@ use crate::controllers::trust_domain::Shared;
 use crate::controllers::trust_domain::authority::AuthorityKeeper;
 use crate::controllers::trust_domain::reconcile::Reconciliation;
 use crate::controllers::trust_domain::rights::Rights;
+use crate::controllers::trust_domain::server::ServerRunner;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
@@ -58,6 +59,7 @@ pub(super) struct Worker {
     /// Whether this process led at the last reconcile.
     pub(super) led: bool,
     signer: Option<RunningSigner>,
+    pub(super) server: ServerRunner,
 }
 
 /// A cache and what it watches.
@@ -121,6 +123,7 @@ impl Worker {
             copies_are_hidden: false,
             led: false,
             signer: None,
+            server: ServerRunner::default(),
         }
     }
 
@@ -167,6 +170,7 @@ impl Worker {
                 _ = secrets.changed() => {}
                 _ = leadership.changed() => {}
                 _ = certificates_api.changed() => {}
+                () = self.server.changed() => {}
                 () = next_change(self.cluster_trust_bundle.as_mut()) => {}
                 () = next_change(self.config_maps.as_mut()) => {}
                 _ = namespaces.changed(), if has_copies => {}
@@ -225,6 +229,7 @@ impl Worker {
     /// Serves nobody any more: another TrustDomain has the better claim.
     pub(super) fn stop_serving(&mut self) {
         self.signer = None;
+        self.server.stop();
         self.published = None;
         self.cluster_trust_bundle = None;
         self.config_maps = None;

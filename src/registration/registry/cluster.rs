@@ -7,7 +7,7 @@ use k8s_openapi::api::{core::v1::Namespace, discovery::v1::EndpointSlice};
 use super::{Registry, evaluate::PodState};
 use crate::{
     registration::{
-        entry::EntryError,
+        entry_error::EntryError,
         facts::{NodeFacts, PodFacts},
         labels::Labels,
         pod_entry,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Registry, cluster::SeenNode, objects::ClusterSpiffeIdState, tally::Exchange};
 use crate::registration::{
-    entry::{Entry, EntryError, EntrySelector, Source},
+    entry::{Entry, EntrySelector, Source},
+    entry_error::EntryError,
     facts::PodFacts,
     pod_entry::{self, PodSurroundings, pod_ref},
     report::{Change, RemovalCause},

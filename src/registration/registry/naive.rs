@@ -11,8 +11,9 @@ use std::{
 use crate::{
     api::ClusterSpiffeIdStats,
     registration::{
-        Entry, EntryError, EntryKey, EntrySelector, Labels, NodeFacts, ParsedClusterSpiffeId,
-        ParsedStaticEntry, PodFacts, PodRef, Settings, Source, dns_name, template::TemplateData,
+        Entry, EntryError, EntryId, EntryKey, EntrySelector, Labels, NodeFacts,
+        ParsedClusterSpiffeId, ParsedStaticEntry, PodFacts, PodRef, Settings, Source, dns_name,
+        template::TemplateData,
     },
     spiffe::SpiffeId,
 };
@@ -29,6 +30,10 @@ pub(super) struct World {
     /// The last good spec of each.
     pub(super) cluster_spiffe_ids: BTreeMap<String, (Arc<Source>, Arc<ParsedClusterSpiffeId>)>,
     pub(super) static_entries: BTreeMap<String, (Arc<Source>, Arc<ParsedStaticEntry>)>,
+    /// Entries of RegistrationEntries.
+    pub(super) registered: BTreeMap<String, Arc<Entry>>,
+    /// Seconds since 1970.
+    pub(super) now: i64,
 }
 
 /// What comes of it.
@@ -41,14 +46,48 @@ pub(super) struct Rendered {
     pub(super) of_pods: BTreeMap<String, BTreeSet<EntryKey>>,
 }
 
+impl Rendered {
+    /// What an agent may fetch.
+    pub(super) fn authorized(
+        &self,
+        agent: &SpiffeId,
+        node: &BTreeSet<EntrySelector>,
+    ) -> BTreeSet<EntryId> {
+        let has = |entry: &Entry| entry.selectors.iter().all(|it| node.contains(it));
+        let (aliases, others): (Vec<_>, Vec<_>) = self
+            .entries
+            .values()
+            .partition(|entry| entry.parent_id.path() == "/spire/server");
+        let aliases = aliases.into_iter().filter(|entry| has(entry));
+        let mut parents: BTreeSet<_> = aliases.map(|entry| &entry.spiffe_id).collect();
+        parents.insert(agent);
+        let mut found = BTreeSet::new();
+        loop {
+            let before = found.len();
+            for entry in &others {
+                if parents.contains(&entry.parent_id) {
+                    found.insert(entry.id.clone());
+                    parents.insert(&entry.spiffe_id);
+                }
+            }
+            if found.len() == before {
+                return found;
+            }
+        }
+    }
+}
+
 impl World {
     pub(super) fn render(&self, settings: &Settings) -> Rendered {
         let mut rendered = Rendered::default();
         let mut all: Vec<Entry> = self
             .static_entries
             .values()
-            .map(|(source, spec)| spec.entry(source.clone()))
+            .map(|(source, spec)| spec.entry(source.clone(), &settings.cluster.cluster_name))
             .collect();
+        let counts = |entry: &&Arc<Entry>| entry.expires_at().is_none_or(|at| at > self.now);
+        let registered = self.registered.values().filter(counts);
+        all.extend(registered.map(|entry| (**entry).clone()));
         for name in self.cluster_spiffe_ids.keys() {
             rendered.failing.insert(name.clone(), Vec::new());
             rendered
@@ -202,8 +241,10 @@ impl World {
             })?;
         }
         let key = EntryKey::new(&spiffe_id, &parent_id, &selectors);
-        Ok(Entry {
+        let entry = Entry {
             key,
+            id: EntryId::derived(&settings.cluster.cluster_name, &key),
+            revision: 0,
             spiffe_id,
             parent_id,
             selectors: first_of_each(selectors),
@@ -221,7 +262,9 @@ impl World {
                 name: pod.name.clone(),
                 uid: pod.uid.clone(),
             }),
-        })
+            registered: None,
+        };
+        Ok(entry.with_revision())
     }
 
     fn service_names(&self, pod: &PodFacts, cluster_domain: &str) -> Vec<String> {

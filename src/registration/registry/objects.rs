@@ -267,9 +267,11 @@ impl Registry {
         self.changed_reports
             .insert((SourceKind::ClusterStaticEntry, name.clone()));
         let old = self.static_entries.remove(name).and_then(|old| old.entry);
-        let new = object
-            .as_ref()
-            .and_then(|object| Some(Arc::new(object.active()?.entry(object.source.clone()))));
+        let cluster = &self.settings.cluster.cluster_name;
+        let new = object.as_ref().and_then(|object| {
+            let entry = object.active()?.entry(object.source.clone(), cluster);
+            Some(Arc::new(entry))
+        });
         if let Some(object) = object {
             let state = StaticEntryState {
                 object,

@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::{prelude::*, sample::select};
 use serde_json::{Value as Json, json};
 
-use super::{naive::World, *};
+use super::{
+    naive::{Rendered, World},
+    *,
+};
 use crate::{
     api::{ClusterSPIFFEID, ClusterStaticEntry, TrustDomainSpec},
     registration::{
-        Entry, EntryKey, FieldSet, Interner, NodeFacts, ParsedClusterSpiffeId, ParsedStaticEntry,
-        PodFacts, Source, SourceKind,
+        Entry, EntryId, EntryKey, EntrySelector, FieldSet, Interner, NodeFacts,
+        ParsedClusterSpiffeId, ParsedStaticEntry, PodFacts, Registered, Source, SourceKind,
     },
 };
 
@@ -29,6 +32,10 @@ enum Event {
     ClusterSpiffeIdGone(String),
     StaticEntry(Json),
     StaticEntryGone(String),
+    RegistrationEntry(Json),
+    RegistrationEntryGone(String),
+    /// It is that late now, unless it is later.
+    Clock(i64),
     Settings(Json),
     /// Marked pods get so much of their turn.
     Process(usize),
@@ -52,6 +59,7 @@ impl Event {
             Self::Slice(json) => format!("slice {}", meta(json)),
             Self::ClusterSpiffeId(json) => format!("csid {}", meta(json)),
             Self::StaticEntry(json) => format!("cse {}", meta(json)),
+            Self::RegistrationEntry(json) => format!("re {}", meta(json)),
             other => format!("{other:?}"),
         }
     }
@@ -132,6 +140,21 @@ impl Both {
             Event::StaticEntryGone(name) => {
                 self.static_entries.remove(name);
                 self.registry.delete_cluster_static_entry(name)
+            }
+            Event::RegistrationEntry(json) => {
+                let entry = registration_entry_of(json);
+                let name = entry.source.name.to_string();
+                self.world.registered.insert(name, entry.clone());
+                self.registry
+                    .apply_registration_entry(&entry, self.world.now)
+            }
+            Event::RegistrationEntryGone(name) => {
+                self.world.registered.remove(name);
+                self.registry.delete_registration_entry(name)
+            }
+            Event::Clock(now) => {
+                self.world.now = self.world.now.max(*now);
+                self.registry.expire_entries(self.world.now)
             }
             Event::Settings(json) => {
                 self.settings = json.clone();
@@ -316,6 +339,7 @@ impl Both {
                 .collect();
             assert_eq!(failing, expected.failing[name], "{name}");
         }
+        self.compare_queries(&expected);
         for uid in self.world.pods.keys() {
             let of_pod = self.registry.entries_of_pod(uid);
             let keys: Vec<_> = of_pod.iter().map(|entry| entry.key).collect();
@@ -332,6 +356,85 @@ impl Both {
                 .all(|name| self.cluster_spiffe_ids.contains_key(&**name))
         );
     }
+}
+
+impl Both {
+    /// Compares what agents and tools find.
+    fn compare_queries(&self, expected: &Rendered) {
+        let registry = &self.registry;
+        let entries: BTreeMap<_, _> = expected
+            .entries
+            .values()
+            .map(|entry| (&entry.id, entry))
+            .collect();
+        assert_eq!(entries.len(), expected.entries.len(), "IDs are distinct");
+        let listed: Vec<_> = registry.entries_after(None).map(|it| &it.id).collect();
+        assert!(
+            listed
+                .iter()
+                .eq(&entries.keys().copied().collect::<Vec<_>>())
+        );
+        for (at, (id, entry)) in entries.iter().enumerate() {
+            assert!(entry.revision > 0);
+            assert_eq!(registry.entry(id).map(|it| &**it), Some(*entry));
+            assert_eq!(registry.same_entry(entry).map(|it| &**it), Some(*entry));
+            let rest = registry.entries_after(Some(id)).count();
+            assert_eq!(rest, entries.len() - at - 1);
+            for right in [Right::Admin, Right::Downstream] {
+                let gives = |other: &Entry| {
+                    other.spiffe_id == entry.spiffe_id
+                        && match right {
+                            Right::Admin => other.admin,
+                            Right::Downstream => other.downstream,
+                        }
+                };
+                let expected = entries.values().any(|other| gives(other));
+                assert_eq!(registry.gives_right(&entry.spiffe_id, right), expected);
+            }
+        }
+        let ids: Vec<_> = entries.keys().copied().cloned().collect();
+        for agent in ["k8s_psat/west/node-uid-0", "x509pop/other"] {
+            let agent = format!("spiffe://e.org/spire/agent/{agent}")
+                .parse()
+                .unwrap();
+            for selectors in [&[][..], &["n:a"], &["n:a", "n:b"]] {
+                let selectors: BTreeSet<_> = selectors
+                    .iter()
+                    .map(|selector| EntrySelector::parse(selector).unwrap())
+                    .collect();
+                let found = registry.authorized_entries(&agent, &selectors);
+                let found_ids: BTreeSet<_> = found.iter().map(|it| it.id.clone()).collect();
+                assert_eq!(found.len(), found_ids.len(), "each once");
+                assert_eq!(found_ids, expected.authorized(&agent, &selectors));
+                let among = registry.authorized_among(&agent, &selectors, &ids);
+                let among: BTreeSet<_> = among
+                    .into_iter()
+                    .flatten()
+                    .map(|it| it.id.clone())
+                    .collect();
+                assert_eq!(among, found_ids);
+            }
+        }
+    }
+}
+
+/// The entry that a RegistrationEntry with this JSON makes.
+fn registration_entry_of(json: &Json) -> Arc<Entry> {
+    let object: ClusterStaticEntry = serde_json::from_value(json.clone()).unwrap();
+    let spec = ParsedStaticEntry::parse(&object.spec, &"e.org".parse().unwrap()).unwrap();
+    let source = source(SourceKind::RegistrationEntry, &object.metadata);
+    let id = EntryId::chosen(&source.name).unwrap();
+    let registered = Registered {
+        generation: 1,
+        expires_at: json["expiresAt"].as_i64(),
+        attributes: None,
+    };
+    let entry = Entry {
+        id,
+        registered: Some(Box::new(registered)),
+        ..spec.entry(source, "")
+    };
+    Arc::new(entry.with_revision())
 }
 
 fn source(
@@ -488,34 +591,76 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
         )
 }
 
-fn static_entry() -> impl Strategy<Value = Event> {
+/// An object with the spec of a ClusterStaticEntry.
+fn one_entry() -> impl Strategy<Value = Json> {
     let ids = select(vec![
         "spiffe://e.org/ns/n0/sa/sa",
         "spiffe://e.org/label/1",
-        "spiffe://f.org/foreign",
-        "nonsense",
+        "spiffe://e.org/alias",
+        "spiffe://e.org/alias",
     ]);
-    let class = select(vec![Json::Null, json!("ours"), json!("theirs")]);
-    (0..3u8, ids, 0..6u8, time(), class, any::<bool>()).prop_map(
-        |(number, id, pod, created, class, admin)| {
-            Event::StaticEntry(json!({
-                "apiVersion": "spire.spiffe.io/v1alpha1",
-                "kind": "ClusterStaticEntry",
-                "metadata": {
-                    "name": format!("cse-{number}"),
-                    "uid": format!("0{number}"),
-                    "creationTimestamp": created,
-                },
+    let parents = select(vec![
+        "spiffe://e.org/spire/agent/k8s_psat/west/node-uid-0",
+        "spiffe://e.org/spire/agent/k8s_psat/west/node-uid-0",
+        "spiffe://e.org/spire/server",
+        "spiffe://e.org/spire/server",
+        "spiffe://e.org/alias",
+        "spiffe://e.org/label/1",
+    ]);
+    let selectors = (0..6u8, select(vec![0, 0, 1, 2, 2])).prop_map(|(pod, kind)| match kind {
+        0 => vec![format!("k8s:pod-uid:uid-{pod}")],
+        1 => vec!["n:b".to_owned(), "n:a".to_owned()],
+        _ => vec!["n:a".to_owned()],
+    });
+    (ids, parents, selectors, time(), any::<(bool, bool)>()).prop_map(
+        |(id, parent, selectors, created, (admin, downstream))| {
+            json!({
+                "metadata": {"creationTimestamp": created},
                 "spec": {
                     "spiffeID": id,
-                    "parentID": "spiffe://e.org/spire/agent/k8s_psat/west/node-uid-0",
-                    "selectors": [format!("k8s:pod-uid:uid-{pod}")],
-                    "className": class,
+                    "parentID": parent,
+                    "selectors": selectors,
                     "admin": admin,
+                    "downstream": downstream,
                 },
-            }))
+            })
         },
     )
+}
+
+fn static_entry() -> impl Strategy<Value = Event> {
+    let ids = select(vec![
+        None,
+        None,
+        None,
+        None,
+        Some("spiffe://f.org/foreign"),
+        Some("nonsense"),
+    ]);
+    let class = select(vec![Json::Null, json!("ours"), json!("theirs")]);
+    (0..4u8, ids, class, one_entry()).prop_map(|(number, id, class, mut object)| {
+        object["apiVersion"] = json!("spire.spiffe.io/v1alpha1");
+        object["kind"] = json!("ClusterStaticEntry");
+        object["metadata"]["name"] = json!(format!("cse-{number}"));
+        object["metadata"]["uid"] = json!(format!("0{number}"));
+        object["spec"]["className"] = class;
+        if let Some(id) = id {
+            object["spec"]["spiffeID"] = json!(id);
+        }
+        Event::StaticEntry(object)
+    })
+}
+
+fn registration_entry() -> impl Strategy<Value = Event> {
+    let expiry = select(vec![None, None, Some(100), Some(200)]);
+    (0..4u8, expiry, one_entry()).prop_map(|(number, expiry, mut object)| {
+        object["apiVersion"] = json!("spire.spiffe.io/v1alpha1");
+        object["kind"] = json!("ClusterStaticEntry");
+        object["metadata"]["name"] = json!(format!("re-{number}"));
+        object["metadata"]["uid"] = json!(format!("1{number}"));
+        object["expiresAt"] = json!(expiry);
+        Event::RegistrationEntry(object)
+    })
 }
 
 fn slice() -> impl Strategy<Value = Event> {
@@ -589,7 +734,10 @@ fn event() -> impl Strategy<Value = Event> {
         6 => cluster_spiffe_id(),
         2 => (0..4u8).prop_map(|number| Event::ClusterSpiffeIdGone(format!("csid-{number}"))),
         2 => static_entry(),
-        1 => (0..3u8).prop_map(|number| Event::StaticEntryGone(format!("cse-{number}"))),
+        1 => (0..4u8).prop_map(|number| Event::StaticEntryGone(format!("cse-{number}"))),
+        3 => registration_entry(),
+        1 => (0..4u8).prop_map(|number| Event::RegistrationEntryGone(format!("re-{number}"))),
+        1 => select(vec![100, 200]).prop_map(Event::Clock),
         1 => settings.prop_map(Event::Settings),
         3 => (0..4usize).prop_map(Event::Process),
         8 => Just(Event::Compare),
@@ -627,6 +775,7 @@ fn arrival() -> impl Strategy<Value = Event> {
         2 => slice(),
         4 => cluster_spiffe_id(),
         2 => static_entry(),
+        2 => registration_entry(),
     ]
 }
 

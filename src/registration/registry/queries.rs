@@ -1,31 +1,96 @@
 //! What can be asked of the registry.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Registry,
+    Registry, Right,
     evaluate::{Outcome, Verdict},
 };
 use crate::{
     api::FailingPod,
     registration::{
-        entry::{Entry, SourceKind},
+        entry::{Entry, EntrySelector, SourceKind},
+        entry_id::EntryId,
         facts::PodFacts,
         pod_entry::pod_ref,
         report::{
             Change, ClusterSpiffeIdReport, MatchOutcome, Obstacle, PodReport, StaticEntryReport,
         },
     },
-    spiffe::TrustDomainName,
+    spiffe::{SpiffeId, TrustDomainName},
 };
 
 /// How many failing pods and masking objects a report names.
 const NAMED_IN_REPORT: usize = 10;
 
 impl Registry {
-    /// The entries in force, by key.
+    /// The entries in force.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.candidates.winners()
+    }
+
+    /// The entry in force with this ID.
+    #[must_use]
+    pub fn entry(&self, id: &EntryId) -> Option<&Arc<Entry>> {
+        self.index.get(id)
+    }
+
+    /// The entry in force with the key of `entry`.
+    #[must_use]
+    pub fn same_entry(&self, entry: &Entry) -> Option<&Arc<Entry>> {
+        self.candidates.winner(entry)
+    }
+
+    /// The entries in force whose IDs come after `id`, in the order of IDs; all without one.
+    pub fn entries_after(&self, id: Option<&EntryId>) -> impl Iterator<Item = &Arc<Entry>> {
+        self.index.after(id)
+    }
+
+    /// The entries that an agent may fetch, as spire-server's `authorizedentries` finds them: those
+    /// whose parent is the agent, a node alias whose selectors its node has, or such an entry. Node
+    /// aliases themselves are not among them.
+    #[must_use]
+    pub fn authorized_entries(
+        &self,
+        agent: &SpiffeId,
+        node_selectors: &BTreeSet<EntrySelector>,
+    ) -> Vec<Arc<Entry>> {
+        let mut found = Vec::new();
+        self.index.visit_authorized(agent, node_selectors, |entry| {
+            found.push(entry.clone());
+            true
+        });
+        found
+    }
+
+    /// Of the entries that an agent may fetch those with these IDs, in their order. The agent's own
+    /// children, as most are, are found without looking at others.
+    #[must_use]
+    pub fn authorized_among(
+        &self,
+        agent: &SpiffeId,
+        node_selectors: &BTreeSet<EntrySelector>,
+        ids: &[EntryId],
+    ) -> Vec<Option<Arc<Entry>>> {
+        let known = ids.iter().filter_map(|id| self.index.get(id));
+        let mut open: BTreeSet<&EntryId> = known
+            .filter(|entry| entry.parent_id != *agent)
+            .map(|entry| &entry.id)
+            .collect();
+        if !open.is_empty() {
+            self.index.visit_authorized(agent, node_selectors, |entry| {
+                open.remove(&entry.id);
+                !open.is_empty()
+            });
+        }
+        let found = |id| self.index.get(id).filter(|_| !open.contains(id)).cloned();
+        ids.iter().map(found).collect()
+    }
+
+    /// Whether an entry of this SPIFFE ID gives a right.
+    #[must_use]
+    pub fn gives_right(&self, id: &SpiffeId, right: Right) -> bool {
+        self.index.gives_right(id, right)
     }
 
     /// How many entries are in force.
@@ -84,6 +149,7 @@ impl Registry {
                 .static_entries
                 .get(name)
                 .is_some_and(|state| state.object.is_good()),
+            SourceKind::RegistrationEntry => false,
         }
     }
 

@@ -12,8 +12,9 @@ use super::{
 use crate::{
     api::ClusterSpiffeIdStats,
     registration::{
-        entry::{Entry, EntryError, EntryKey, PodRef, Source, SourceKind},
-        masking::{Rivals, Scope, scope_of},
+        entry::{Entry, EntryKey, PodRef, Source, SourceKind},
+        entry_error::EntryError,
+        masking::{Candidates, Rivals},
         report::{Change, RemovalCause},
     },
 };
@@ -35,31 +36,22 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// The [scopes](scope_of) that it concerns.
-    fn scopes(&self) -> Vec<Arc<str>> {
-        let entries = self.gone.iter().map(|(entry, _)| entry).chain(&self.new);
-        let mut scopes: Vec<Arc<str>> = Vec::new();
-        for entry in entries {
-            let scope = scope_of(entry);
-            if scopes.iter().all(|known| **known != *scope) {
-                let uid = entry.pod.as_ref().map(|pod| &pod.uid);
-                let shared = uid.filter(|uid| ***uid == *scope);
-                scopes.push(shared.map_or_else(|| scope.into(), Arc::clone));
-            }
-        }
-        scopes
+    /// One entry for each key that it concerns.
+    fn keys(&self) -> Vec<&Arc<Entry>> {
+        let gone = self.gone.iter().map(|(entry, _)| entry);
+        let mut entries: Vec<_> = gone.chain(&self.new).collect();
+        entries.sort_by_key(|entry| entry.key);
+        entries.dedup_by_key(|entry| entry.key);
+        entries
     }
 
-    fn apply(&self, name: &str, scope: &mut Scope) {
-        for (entry, _) in self
-            .gone
-            .iter()
-            .filter(|(entry, _)| scope_of(entry) == name)
-        {
-            scope.remove(entry);
+    /// Lets the entries with this key go and come.
+    fn apply(&self, key: &EntryKey, candidates: &mut Candidates) {
+        for (entry, _) in self.gone.iter().filter(|(entry, _)| entry.key == *key) {
+            candidates.remove(entry);
         }
-        for entry in self.new.iter().filter(|entry| scope_of(entry) == name) {
-            scope.insert(entry.clone());
+        for entry in self.new.iter().filter(|entry| entry.key == *key) {
+            candidates.insert(entry);
         }
     }
 
@@ -73,26 +65,30 @@ impl Registry {
     /// Does an exchange and says what became of it: first what is gone, then what is there.
     pub(super) fn settle(&mut self, exchange: &Exchange) -> Vec<Change> {
         let (mut changes, mut set) = (Vec::new(), Vec::new());
-        for name in exchange.scopes() {
-            let before = self.candidates.take(&name);
-            let mut after = before.clone();
-            exchange.apply(&name, &mut after);
-            for rivals in before.iter() {
-                let key = &rivals.winner.key;
-                if after.rivals(key).is_none() {
-                    self.recount(Some(rivals), None, &mut set);
-                    changes.push(Change::Removed(rivals.winner.clone(), exchange.cause(key)));
-                }
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for entry in exchange.keys() {
+            let before = self.candidates.rivals(entry).cloned();
+            exchange.apply(&entry.key, &mut self.candidates);
+            let after = self.candidates.rivals(entry).cloned();
+            self.recount(before.as_ref(), after.as_ref(), &mut set);
+            let old = before.map(|rivals| rivals.winner);
+            let new = after.map(|rivals| rivals.winner);
+            if old == new {
+                continue;
             }
-            for rivals in after.iter() {
-                let old = before.rivals(&rivals.winner.key);
-                self.recount(old, Some(rivals), &mut set);
-                if old.is_none_or(|old| old.winner != rivals.winner) {
-                    set.push(Change::Set(rivals.winner.clone()));
+            match (&old, &new) {
+                (_, Some(new)) => set.push(Change::Set(new.clone())),
+                (Some(old), None) => {
+                    changes.push(Change::Removed(old.clone(), exchange.cause(&entry.key)));
                 }
+                (None, None) => {}
             }
-            self.candidates.put(name, after);
+            gone.extend(old);
+            come.extend(new);
         }
+        // First what goes: an entry that was updated may have another key and the same ID.
+        gone.iter().for_each(|entry| self.index.remove(entry));
+        come.iter().for_each(|entry| self.index.insert(entry));
         changes.append(&mut set);
         let is_change = |change: &&Change| matches!(change, Change::Set(_) | Change::Removed(..));
         let count = changes.iter().filter(is_change).count();
@@ -131,8 +127,10 @@ impl Registry {
 
     fn count_entry(&mut self, entry: &Entry, masked_by: Option<&Arc<Source>>, sign: i64) {
         let source = &entry.source;
-        self.changed_reports
-            .insert((source.kind, source.name.clone()));
+        if source.kind != SourceKind::RegistrationEntry {
+            self.changed_reports
+                .insert((source.kind, source.name.clone()));
+        }
         let (SourceKind::ClusterSpiffeId, Some(pod)) = (source.kind, &entry.pod) else {
             return;
         };

@@ -1,6 +1,10 @@
 //! The operator as users run it: the compiled program, in a process of its own.
 
-use std::{path::Path, process::ExitStatus, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::DeleteParams};
@@ -22,6 +26,8 @@ use super::{
 pub(crate) struct Operator {
     process: Process,
     address: String,
+    /// Folder of the administration sockets.
+    sockets: PathBuf,
 }
 
 /// The operator that runs on the shared control plane, with its state in `spiffe-system`.
@@ -57,8 +63,12 @@ impl Operator {
         let program = Path::new(env!("CARGO_BIN_EXE_spiffe-operator"));
         let kubeconfig = kubeconfig.to_str().unwrap();
         let common = ["run", "--kubeconfig", kubeconfig, "--namespace", namespace];
-        let address = ["--http-address", "127.0.0.1:0"];
-        let arguments = common.iter().chain(&address).chain(arguments);
+        let http = ["--http-address", "127.0.0.1:0"];
+        let sockets = log.with_extension("");
+        let socket = sockets.join("{name}");
+        let socket = socket.to_str().unwrap();
+        let server = ["--server-address", "127.0.0.1", "--admin-socket", socket];
+        let arguments = common.iter().chain(&http).chain(&server).chain(arguments);
         let process = Process::start("the operator", program, arguments, log);
         let address = process.wait_until("the operator to listen", SOON, || async {
             let log = process.log();
@@ -69,12 +79,21 @@ impl Operator {
             address.ok_or(log)
         });
         let address = address.await;
-        Self { process, address }
+        Self {
+            process,
+            address,
+            sockets,
+        }
     }
 
     /// `host:port` of its health and metrics endpoints.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The administration socket of the server of the TrustDomain `name`.
+    pub(crate) fn admin_socket(&self, name: &str) -> PathBuf {
+        self.sockets.join(name)
     }
 
     /// Its process.

@@ -1,0 +1,142 @@
+//! The server of a TrustDomain: runs as long as the object asks for it, with what is known now.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::TrustDomain;
+use crate::authority::Authority;
+use crate::controllers::trust_domain::published::{labels, owner_reference};
+use crate::domains::{DomainSettings, ServerSettings};
+use crate::runtime::context::Context;
+use crate::server::{self, Addresses, Listening, ServerContext};
+use crate::store::DomainStores;
+
+/// The server of one TrustDomain, where it has one.
+#[derive(Default)]
+pub(super) struct ServerRunner {
+    running: Option<Running>,
+}
+
+struct Running {
+    port: u16,
+    settings: watch::Sender<Arc<ServerSettings>>,
+    authority: watch::Sender<Option<Arc<Authority>>>,
+    listening: watch::Receiver<Option<Listening>>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl ServerRunner {
+    /// Runs the server with what is known now, or ends it.
+    pub(super) fn run(
+        &mut self,
+        context: &Context,
+        object: &TrustDomain,
+        settings: &DomainSettings,
+        authority: Option<&Arc<Authority>>,
+    ) {
+        let Some(wanted) = &settings.server else {
+            self.stop();
+            return;
+        };
+        if let Some(running) = &self.running
+            && running.port == wanted.port
+            && !running.task.is_finished()
+        {
+            running.settings.send_if_modified(|old| {
+                let changed = **old != *wanted;
+                if changed {
+                    *old = Arc::new(wanted.clone());
+                }
+                changed
+            });
+            running.authority.send_if_modified(|old| {
+                let changed = !is_same(old.as_deref(), authority.map(AsRef::as_ref));
+                if changed {
+                    *old = authority.cloned();
+                }
+                changed
+            });
+            return;
+        }
+        // The port is free again once the task has ended.
+        self.stop();
+        self.running = Some(start(context, object, settings, wanted, authority.cloned()));
+    }
+
+    /// Ends the server.
+    pub(super) fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// Whether the server listens; none where there is none, or that is not known yet.
+    pub(super) fn listening(&self) -> Option<Listening> {
+        self.running.as_ref()?.listening.borrow().clone()
+    }
+
+    /// Waits until [`Self::listening`] changes.
+    pub(super) async fn changed(&mut self) {
+        if let Some(running) = &mut self.running
+            && running.listening.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+fn start(
+    context: &Context,
+    object: &TrustDomain,
+    settings: &DomainSettings,
+    wanted: &ServerSettings,
+    authority: Option<Arc<Authority>>,
+) -> Running {
+    let (settings_sender, settings_receiver) = watch::channel(Arc::new(wanted.clone()));
+    let (authority_sender, authority_receiver) = watch::channel(authority);
+    let (listening_sender, listening) = watch::channel(None);
+    let name = object.name_any();
+    let owner = settings.goes_with_object().then(|| owner_reference(object));
+    let stores = DomainStores::new(
+        &context.client,
+        &context.namespace,
+        &context.caches,
+        &name,
+        &settings.trust_domain,
+        &labels(&name),
+        owner.as_ref(),
+    );
+    let admin_socket = context.server.admin_socket.as_ref();
+    let addresses = Addresses {
+        tcp: SocketAddr::new(context.server.ip, wanted.port),
+        admin_socket: admin_socket.map(|path| path.replace("{name}", &name).into()),
+    };
+    let server = ServerContext::new(
+        name,
+        settings.trust_domain.clone(),
+        settings_receiver,
+        authority_receiver,
+        stores,
+        context.clone(),
+    );
+    let task = server::run(Arc::new(server), addresses, listening_sender);
+    Running {
+        port: wanted.port,
+        settings: settings_sender,
+        authority: authority_sender,
+        listening,
+        task: AbortOnDropHandle::new(tokio::spawn(task)),
+    }
+}
+
+/// Whether both sign alike.
+fn is_same(one: Option<&Authority>, other: Option<&Authority>) -> bool {
+    let what = |authority: &Authority| {
+        let ca = authority.ca().certificates().fingerprint().clone();
+        (ca, authority.bundle().sequence())
+    };
+    one.map(what) == other.map(what)
+}

@@ -1,0 +1,89 @@
+//! What all calls of one trust domain's server share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::authority::Authority;
+use crate::domains::ServerSettings;
+use crate::runtime::context::Context;
+use crate::server::caller::Caller;
+use crate::server::rate_limit::{Limit, RateLimits};
+use crate::spiffe::TrustDomainName;
+use crate::store::DomainStores;
+
+/// One trust domain's server.
+pub struct ServerContext {
+    /// Name of the TrustDomain object.
+    pub object: String,
+    /// The trust domain.
+    pub trust_domain: TrustDomainName,
+    /// The TrustDomain's wishes.
+    pub settings: watch::Receiver<Arc<ServerSettings>>,
+    /// Who signs; none while the authority is not ready.
+    pub authority: watch::Receiver<Option<Arc<Authority>>>,
+    /// What is kept of agents, join tokens and foreign trust domains.
+    pub stores: DomainStores,
+    /// What all tasks of the process share.
+    pub process: Context,
+    /// When the server was started.
+    pub started: Instant,
+    limits: RateLimits,
+}
+
+impl ServerContext {
+    /// The server of `trust_domain`, which the TrustDomain `object` asks for.
+    #[must_use]
+    pub fn new(
+        object: String,
+        trust_domain: TrustDomainName,
+        settings: watch::Receiver<Arc<ServerSettings>>,
+        authority: watch::Receiver<Option<Arc<Authority>>>,
+        stores: DomainStores,
+        process: Context,
+    ) -> Self {
+        Self {
+            object,
+            trust_domain,
+            settings,
+            authority,
+            stores,
+            process,
+            started: Instant::now(),
+            limits: RateLimits::default(),
+        }
+    }
+
+    /// Who signs now.
+    ///
+    /// # Errors
+    /// `Unavailable` while nobody does.
+    pub fn authority(&self) -> Result<Arc<Authority>, Status> {
+        let authority = self.authority.borrow().clone();
+        authority.ok_or_else(|| Status::unavailable("server is initializing: no CA signs yet"))
+    }
+
+    /// The TrustDomain's wishes now.
+    #[must_use]
+    pub fn settings(&self) -> Arc<ServerSettings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Waits until `caller` may do `count` of `limit`.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when that is too much.
+    pub async fn limit(
+        &self,
+        limit: Limit<'_>,
+        caller: &Caller,
+        count: usize,
+    ) -> Result<(), Status> {
+        let settings = self.settings();
+        self.limits
+            .wait(&settings.rate_limit, limit, caller, count)
+            .await
+    }
+}

@@ -1,0 +1,159 @@
+//! Serving one trust domain: the TCP port, the administration socket, and what keeps them going.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::runtime::backoff::Backoff;
+use crate::server::admin_socket;
+use crate::server::authorization::AuthorizationLayer;
+use crate::server::connection::Connection;
+use crate::server::context::ServerContext;
+use crate::server::{identity, listener, services};
+
+/// After this time a client is asked to connect anew, so that it sees other replicas and is
+/// verified against the bundle of then. What it has begun is finished. As in SPIRE.
+const MAX_CONNECTION_AGE: Duration = Duration::from_mins(3);
+/// A connection on which nothing was heard for so long is asked whether it lives,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
+/// and is closed when it does not answer within this time.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time until a call is answered; streams may go on for longer.
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// Most calls of a connection at a time.
+const MAX_STREAMS: u32 = 128;
+/// Longest list of headers in bytes.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// Finished handshakes that wait for the server.
+const BACKLOG: usize = 64;
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The TCP port.
+    pub tcp: SocketAddr,
+    /// The administration socket, if there is one.
+    pub admin_socket: Option<PathBuf>,
+}
+
+/// Whether a server listens, in words for the user.
+pub type Listening = Result<(), String>;
+
+/// Serves until dropped. `listening` says whether it does.
+pub async fn run(
+    context: Arc<ServerContext>,
+    addresses: Addresses,
+    listening: watch::Sender<Option<Listening>>,
+) {
+    let (tls, configured) = watch::channel(None);
+    let admin = async {
+        match &addresses.admin_socket {
+            Some(path) => serve_admin_socket(&context, path).await,
+            None => std::future::pending().await,
+        }
+    };
+    // Each goes on for ever.
+    tokio::select! {
+        () = identity::keep(Arc::clone(&context), tls) => {}
+        _ = serve_tcp(&context, addresses.tcp, &configured, &listening) => {}
+        _ = admin => {}
+    }
+}
+
+async fn serve_tcp(
+    context: &Arc<ServerContext>,
+    address: SocketAddr,
+    tls: &watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
+    listening: &watch::Sender<Option<Listening>>,
+) -> Infallible {
+    let mut backoff = Backoff::default();
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                listening.send_replace(Some(Ok(())));
+                tracing::info!(trust_domain = %context.trust_domain, %address, "Starting Server APIs");
+                let (sender, connections) = mpsc::channel(BACKLOG);
+                let end = CancellationToken::new();
+                let _guard = end.clone().drop_guard();
+                let accepting = listener::accept(listener, tls.clone(), sender, end);
+                serve(context, services::over_tcp(context), connections, accepting).await;
+            }
+            Err(error) => {
+                let problem = format!("cannot listen on {address}: {error}");
+                tracing::warn!(trust_domain = %context.trust_domain, problem, "no server");
+                listening.send_replace(Some(Err(problem)));
+            }
+        }
+        backoff.failed(());
+        backoff.next_due().await;
+    }
+}
+
+async fn serve_admin_socket(context: &Arc<ServerContext>, path: &std::path::Path) -> Infallible {
+    let mut backoff = Backoff::default();
+    loop {
+        match admin_socket::bind(path) {
+            Ok(listener) => {
+                let trust_domain = context.trust_domain.as_str();
+                tracing::info!(trust_domain, path = %path.display(), "Starting Server APIs");
+                serve_socket(context, listener).await;
+            }
+            Err(error) => {
+                let error = crate::error_chain(&error);
+                tracing::warn!(error, "no administration socket");
+            }
+        }
+        backoff.failed(());
+        backoff.next_due().await;
+    }
+}
+
+async fn serve_socket(context: &Arc<ServerContext>, listener: UnixListener) {
+    let (sender, connections) = mpsc::channel(BACKLOG);
+    let routes = services::on_admin_socket(context).await;
+    let end = CancellationToken::new();
+    let _guard = end.clone().drop_guard();
+    let accepting = admin_socket::accept(listener, sender, end);
+    serve(context, routes, connections, accepting).await;
+}
+
+/// Serves `routes` to `connections` until they end.
+async fn serve<S>(
+    context: &Arc<ServerContext>,
+    routes: Routes,
+    connections: mpsc::Receiver<io::Result<Connection<S>>>,
+    accepting: impl Future<Output = ()>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let server = Server::builder()
+        .layer(AuthorizationLayer {
+            context: Arc::clone(context),
+        })
+        .max_connection_age(MAX_CONNECTION_AGE)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(MAX_HEADERS)
+        .max_concurrent_streams(MAX_STREAMS)
+        .timeout(CALL_TIMEOUT)
+        .add_routes(routes)
+        .serve_with_incoming(ReceiverStream::new(connections));
+    tokio::select! {
+        ended = server => if let Err(error) = ended {
+            let error = crate::error_chain(&error);
+            tracing::warn!(trust_domain = %context.trust_domain, error, "the server ended");
+        },
+        () = accepting => {}
+    }
+}

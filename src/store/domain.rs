@@ -1,0 +1,87 @@
+//! What one trust domain's server keeps: its agents, join tokens, and foreign trust domains.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Client;
+
+use crate::runtime::metrics::Metrics;
+use crate::spiffe::TrustDomainName;
+use crate::store::agents::{AgentCache, AgentStore, watch_agents};
+use crate::store::federation::{FederationCache, FederationStore, watch_federation};
+use crate::store::join_tokens::JoinTokenStore;
+
+/// What is watched for the stores of all trust domains.
+#[derive(Clone)]
+pub struct Caches {
+    /// The agents.
+    pub agents: Arc<AgentCache>,
+    /// The foreign trust domains.
+    pub federation: Arc<FederationCache>,
+}
+
+impl Caches {
+    /// Starts the watches.
+    #[must_use]
+    pub fn start(client: &Client, namespace: &str, metrics: &Arc<Metrics>) -> Self {
+        let agents = watch_agents(client.clone(), Arc::clone(metrics));
+        let federation = watch_federation(client.clone(), namespace, Arc::clone(metrics));
+        Self {
+            agents: Arc::new(agents),
+            federation: Arc::new(federation),
+        }
+    }
+}
+
+/// The stores of one trust domain.
+#[derive(Clone)]
+pub struct DomainStores {
+    /// Its agents.
+    pub agents: AgentStore,
+    /// Its join tokens.
+    pub join_tokens: JoinTokenStore,
+    /// What it knows of others.
+    pub federation: FederationStore,
+}
+
+impl DomainStores {
+    /// The stores of the TrustDomain object `object`. What they hold has these `labels`, and goes
+    /// with the `owner` where one is given; all but the agents lies in `namespace`.
+    #[must_use]
+    pub fn new(
+        client: &Client,
+        namespace: &str,
+        caches: &Caches,
+        object: &str,
+        trust_domain: &TrustDomainName,
+        labels: &BTreeMap<String, String>,
+        owner: Option<&OwnerReference>,
+    ) -> Self {
+        Self {
+            agents: AgentStore::new(
+                client.clone(),
+                Arc::clone(&caches.agents),
+                trust_domain.clone(),
+                labels.clone(),
+                owner.cloned(),
+            ),
+            join_tokens: JoinTokenStore::new(
+                client.clone(),
+                namespace,
+                object,
+                trust_domain.clone(),
+                labels.clone(),
+                owner.cloned(),
+            ),
+            federation: FederationStore::new(
+                client.clone(),
+                namespace,
+                Arc::clone(&caches.federation),
+                object,
+                labels.clone(),
+                owner.cloned(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Join tokens: one Secret each, which holds no token but a hash of it, in its name.
+//!
+//! A token is used by deleting its Secret, which of several that try one does. The entry that
+//! `CreateJoinToken` asks for has the token in its parent ID, so until the token is used what it
+//! takes to make the entry, a SPIFFE ID, lies in the Secret and nowhere else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt};
+
+use crate::clusters::{CallError, call};
+use crate::domains::object_name;
+use crate::spiffe::{ParseSpiffeIdError, SpiffeId, TrustDomainName};
+
+/// Type of the Secret.
+const SECRET_TYPE: &str = "spiffe-operator.io/join-token";
+/// Label of the Secret, beside those of the trust domain.
+const LABEL: &str = "spiffe-operator.io/join-token";
+/// Annotation of the Secret: when the token expires.
+const EXPIRES_AT: &str = "spiffe-operator.io/expires-at";
+/// Annotation of the Secret: the SPIFFE ID of the entry that is made for the agent.
+const ALIAS: &str = "spiffe-operator.io/spiffe-id";
+
+/// The join tokens of one trust domain.
+#[derive(Clone)]
+pub struct JoinTokenStore {
+    secrets: Api<Secret>,
+    object: String,
+    trust_domain: TrustDomainName,
+    labels: BTreeMap<String, String>,
+    owner: Option<OwnerReference>,
+}
+
+/// What a token was good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedToken {
+    /// ID of the agent that attests with the token.
+    pub agent_id: SpiffeId,
+    /// The SPIFFE ID that the agent has besides, by an entry of its own.
+    pub alias: Option<SpiffeId>,
+}
+
+/// Why a token is not made or not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinTokenError {
+    /// The API server did not give, take or delete the Secret.
+    #[error("cannot read or write the Secret of the join token")]
+    Call {
+        /// Why.
+        #[from]
+        source: CallError,
+    },
+    /// The Secret does not say what it should.
+    #[error("Secret {name} is damaged; delete it and make another join token")]
+    Damaged {
+        /// Name of the Secret.
+        name: String,
+    },
+    /// There is such a token.
+    #[error("there is such a join token already")]
+    Exists,
+    /// It was used too late. It is used up all the same.
+    #[error("join token expired")]
+    Expired,
+    /// No agent ID can be made of it.
+    #[error("a join token must be a segment of a path: {source}")]
+    NoSegment {
+        /// What is wrong with it.
+        source: ParseSpiffeIdError,
+    },
+    /// There is no such token, or somebody else was faster.
+    #[error("join token does not exist or has already been used")]
+    Unknown,
+}
+
+impl JoinTokenStore {
+    /// The tokens of the TrustDomain object `object`, whose Secrets lie in `namespace`, have these
+    /// `labels`, and go with the `owner` where one is given.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        object: &str,
+        trust_domain: TrustDomainName,
+        mut labels: BTreeMap<String, String>,
+        owner: Option<OwnerReference>,
+    ) -> Self {
+        labels.insert(LABEL.into(), "true".into());
+        Self {
+            secrets: Api::namespaced(client, namespace),
+            object: object.into(),
+            trust_domain,
+            labels,
+            owner,
+        }
+    }
+
+    /// Makes a token good for one attestation before `expires_at`.
+    ///
+    /// # Errors
+    /// [`JoinTokenError::NoSegment`], [`JoinTokenError::Exists`], or when it cannot be stored.
+    pub async fn create(
+        &self,
+        token: &str,
+        expires_at: Timestamp,
+        alias: Option<&SpiffeId>,
+    ) -> Result<(), JoinTokenError> {
+        let agent_id = self.agent_id(token)?;
+        let mut annotations = BTreeMap::from([(EXPIRES_AT.into(), expires_at.to_string())]);
+        annotations.extend(alias.map(|alias| (ALIAS.into(), alias.to_string())));
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(self.secret_name(&agent_id)),
+                labels: Some(self.labels.clone()),
+                annotations: Some(annotations),
+                owner_references: self.owner.clone().map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            type_: Some(SECRET_TYPE.into()),
+            ..Secret::default()
+        };
+        match call(self.secrets.create(&PostParams::default(), &secret)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() => Err(JoinTokenError::Exists),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Uses a token up. Of several calls at the same time, on any replica, one succeeds.
+    ///
+    /// # Errors
+    /// [`JoinTokenError::Unknown`], [`JoinTokenError::Expired`], or when the API server does not
+    /// say that it deleted the Secret; then the token may be used up or not.
+    pub async fn consume(&self, token: &str, now: Timestamp) -> Result<UsedToken, JoinTokenError> {
+        // What was never made is unknown.
+        let Ok(agent_id) = self.agent_id(token) else {
+            return Err(JoinTokenError::Unknown);
+        };
+        let name = self.secret_name(&agent_id);
+        let secret = call(self.secrets.get_opt(&name)).await?;
+        let Some(secret) = secret.filter(|secret| secret.type_.as_deref() == Some(SECRET_TYPE))
+        else {
+            return Err(JoinTokenError::Unknown);
+        };
+        let alias = secret.annotations().get(ALIAS).map(|alias| alias.parse());
+        let (Some(expires_at), Ok(alias)) = (expiry(&secret.metadata), alias.transpose()) else {
+            return Err(JoinTokenError::Damaged { name });
+        };
+        let uid = Preconditions {
+            uid: secret.uid(),
+            resource_version: None,
+        };
+        if !self.delete(&name, uid).await? {
+            return Err(JoinTokenError::Unknown);
+        }
+        if expires_at < now {
+            return Err(JoinTokenError::Expired);
+        }
+        Ok(UsedToken { agent_id, alias })
+    }
+
+    /// Deletes the tokens that expired before `now` among the Secrets with this metadata, and says
+    /// how many.
+    ///
+    /// # Errors
+    /// When one cannot be deleted; the others are left for the next time.
+    pub async fn remove_expired<'a>(
+        &self,
+        secrets: impl IntoIterator<Item = &'a ObjectMeta>,
+        now: Timestamp,
+    ) -> Result<usize, CallError> {
+        let expired = secrets.into_iter().filter(|metadata| {
+            self.is_ours(metadata) && expiry(metadata).is_some_and(|expiry| expiry < now)
+        });
+        let expired: Vec<_> = expired
+            .map(|metadata| {
+                let preconditions = Preconditions {
+                    uid: metadata.uid.clone(),
+                    resource_version: metadata.resource_version.clone(),
+                };
+                (metadata.name.clone().unwrap_or_default(), preconditions)
+            })
+            .collect();
+        let mut removed = 0;
+        for (name, preconditions) in expired {
+            removed += usize::from(self.delete(&name, preconditions).await?);
+        }
+        Ok(removed)
+    }
+
+    fn is_ours(&self, metadata: &ObjectMeta) -> bool {
+        let labels = metadata.labels.as_ref();
+        let mut wanted = self.labels.iter();
+        labels.is_some_and(|labels| wanted.all(|(key, value)| labels.get(key) == Some(value)))
+    }
+
+    /// ID of the agent that attests with `token`.
+    fn agent_id(&self, token: &str) -> Result<SpiffeId, JoinTokenError> {
+        let id = format!("{}/spire/agent/join_token/{token}", self.trust_domain.id());
+        let id = if token.contains('/') {
+            Err(ParseSpiffeIdError::BadPathCharacter { found: '/' })
+        } else {
+            id.parse()
+        };
+        id.map_err(|source| JoinTokenError::NoSegment { source })
+    }
+
+    /// The ID differs with the token, so a hash of it is one of the token.
+    fn secret_name(&self, agent_id: &SpiffeId) -> String {
+        let mut suffix = String::from(".join-token.");
+        for byte in digest(&SHA256, agent_id.as_str().as_bytes()).as_ref() {
+            let _ = write!(suffix, "{byte:02x}");
+        }
+        object_name(&self.object, &suffix)
+    }
+
+    /// Whether this call deleted the Secret.
+    async fn delete(&self, name: &str, preconditions: Preconditions) -> Result<bool, CallError> {
+        let parameters = DeleteParams::default().preconditions(preconditions);
+        match call(self.secrets.delete(name, &parameters)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn expiry(metadata: &ObjectMeta) -> Option<Timestamp> {
+    metadata.annotations.as_ref()?.get(EXPIRES_AT)?.parse().ok()
+}

@@ -1,0 +1,76 @@
+//! The transport of the API of spire-server: the TCP port with its TLS, and the Unix socket.
+
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::support::{SOON, World, free_port, shared_operator, wait_until};
+
+/// A world whose trust domain is served, and the port.
+async fn served() -> (World, u16) {
+    let world = World::new().await;
+    let port = free_port();
+    world
+        .apply_trust_domain(json!({ "server": { "port": port } }))
+        .await;
+    world.trust_domain_reason("ServerReady", "Listening").await;
+    (world, port)
+}
+
+/// What `openssl s_client` says of the server on `port`.
+fn s_client(port: u16, arguments: &[&str]) -> String {
+    let output = Command::new("openssl")
+        .args([
+            "s_client",
+            "-connect",
+            &format!("127.0.0.1:{port}"),
+            "-showcerts",
+        ])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test]
+async fn the_server_shows_its_own_svid_to_all_who_connect() {
+    let (world, port) = served().await;
+    let bundle = world.published_bundle().await;
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, bundle.to_pem()).unwrap();
+    let roots = roots.to_str().unwrap();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let arguments = [version, "-alpn", "h2", "-CAfile", roots, "-x509_strict"];
+        let answer = wait_until("the handshake", SOON, || async {
+            let answer = s_client(port, &arguments);
+            let is_verified = answer.contains("Verify return code: 0 (ok)");
+            is_verified.then_some(answer.clone()).ok_or(answer)
+        })
+        .await;
+        assert!(answer.contains("ALPN protocol: h2"), "{answer}");
+        assert!(!answer.contains("New session ticket"), "{answer}");
+    }
+    let old = s_client(port, &["-tls1_1"]);
+    assert!(!old.contains("BEGIN CERTIFICATE"), "{old}");
+}
+
+#[tokio::test]
+async fn the_administration_socket_says_that_the_server_is_healthy() {
+    let (world, _) = served().await;
+    let socket = shared_operator().await.admin_socket(&world.class);
+    let channel = wait_until("the socket", SOON, || async {
+        let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).unwrap();
+        endpoint.connect().await.map_err(|error| error.to_string())
+    })
+    .await;
+    let mut client = HealthClient::new(channel);
+    let service = String::new();
+    let answer = client.check(HealthCheckRequest { service }).await.unwrap();
+    assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
+}
