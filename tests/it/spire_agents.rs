@@ -5,8 +5,8 @@ use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
 
 use crate::support::{
-    AGENT_ACCOUNT, Attestor, CLUSTER, SOON, Served, SpireAgent, World, X509Svid, ca, control_plane,
-    pod, service_account, unique,
+    AGENT_ACCOUNT, Attestor, CLUSTER, SOON, Served, SpireAgent, X509Svid, ca, pod, scripts,
+    service_account, unique,
 };
 
 /// An agent that has attested with a join token, its ID, and the ID of a workload for which it has
@@ -146,7 +146,8 @@ async fn a_certificate_attests_as_often_as_needed(server: &Served) {
     foreign.says("certificate verification failed").await;
 }
 
-async fn a_pods_token_attests_its_node(server: &Served, world: &World) {
+async fn a_pods_token_attests_its_node(server: &Served) {
+    let world = &server.world;
     let client = &world.client;
     service_account(client, &world.namespace, AGENT_ACCOUNT).await;
     let node = world.node.name_any();
@@ -389,37 +390,14 @@ async fn authorities_change_under_a_running_agent(server: &Served) {
     agent.healthy().await;
 }
 
-macro_rules! scripts {
-    ($($script:ident: $serving:expr,)*) => {
-        mod stock {
-            use crate::support::{Served, Serving};
-            $(#[tokio::test]
-            async fn $script() {
-                super::$script(&Served::by_stock(&$serving).await).await;
-            })*
-
-            #[tokio::test]
-            async fn a_pods_token_attests_its_node() {
-                let control_plane = super::control_plane().await;
-                let world = super::World::without_trust_domain(control_plane).await;
-                let serving = Serving {
-                    cluster: Some((control_plane.kubeconfig(), &world.namespace)),
-                    ..Serving::default()
-                };
-                let server = Served::by_stock(&serving).await;
-                super::a_pods_token_attests_its_node(&server, &world).await;
-            }
-        }
-    };
+scripts! {
+    workloads_get_svids_and_bundles: "1h",
+    a_join_token_counts_once: "1h",
+    a_certificate_attests_as_often_as_needed: "1h",
+    a_pods_token_attests_its_node: "1h",
+    svids_are_rotated_before_they_end: "1h",
+    an_agent_renews_itself: "10s",
+    an_agent_that_is_evicted_attests_again_if_it_can: "1h",
+    an_agent_that_is_banned_is_refused: "1h",
+    authorities_change_under_a_running_agent: "1h",
 }
-
-scripts!(
-    workloads_get_svids_and_bundles: Serving::default(),
-    a_join_token_counts_once: Serving::default(),
-    a_certificate_attests_as_often_as_needed: Serving::default(),
-    svids_are_rotated_before_they_end: Serving::default(),
-    an_agent_renews_itself: Serving { agent_ttl: Some("10s"), ..Serving::default() },
-    an_agent_that_is_evicted_attests_again_if_it_can: Serving::default(),
-    an_agent_that_is_banned_is_refused: Serving::default(),
-    authorities_change_under_a_running_agent: Serving::default(),
-);

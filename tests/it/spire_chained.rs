@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use crate::support::{Attestor, SOON, Served, SpireAgent, SpireServer, X509Svid, spire_program};
+use crate::support::{
+    Attestor, SOON, Served, SpireAgent, SpireServer, X509Svid, scripts, spire_program,
+};
 
 /// A server under `root`, and an agent of each.
 struct Chain {
@@ -131,7 +133,6 @@ async fn a_server_is_chained(root: &Served) {
     assert!(chain.child.process().status().is_none());
 }
 
-#[tokio::test]
-async fn stock() {
-    a_server_is_chained(&Served::by_stock(&crate::support::Serving::default()).await).await;
+scripts! {
+    a_server_is_chained: "1h",
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use spiffe_operator::spiffe::{Bundle, pem, verify_x509_svid};
 
-use crate::support::{Attestor, Served, SpireAgent, ca};
+use crate::support::{Attestor, Served, SpireAgent, ca, scripts};
 
 async fn entries(server: &Served) {
     let Served { cli, .. } = server;
@@ -550,26 +550,14 @@ fn json_of(part: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
-macro_rules! scripts {
-    ($($script:ident),*) => {
-        mod stock {
-            use crate::support::{Served, Serving};
-            $(#[tokio::test]
-            async fn $script() {
-                super::$script(&Served::by_stock(&Serving::default()).await).await;
-            })*
-        }
-    };
+scripts! {
+    entries: "1h",
+    changed_entries: "1h",
+    bundles: "1h",
+    federation: "1h",
+    agents: "1h",
+    minting: "1h",
+    x509_authorities: "1h",
+    jwt_authorities: "1h",
+    operations: "1h",
 }
-
-scripts!(
-    entries,
-    changed_entries,
-    bundles,
-    federation,
-    agents,
-    minting,
-    x509_authorities,
-    jwt_authorities,
-    operations
-);

@@ -1,11 +1,11 @@
 //! A stock spire-controller-manager that keeps its entries through an administrators' socket.
 
-use std::path::Path;
-
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::support::{SOON, Served, SpireControllerManager, World, apply, ca, control_plane, pod};
+use crate::support::{
+    SOON, Served, SpireControllerManager, apply, ca, control_plane, pod, scripts,
+};
 
 /// What is registered, as `entry show` has it, when it is as wanted.
 async fn entries(
@@ -26,16 +26,18 @@ async fn entries(
         .await
 }
 
-async fn manager(server: &Served, class: &str, kubeconfig: &Path) -> SpireControllerManager {
+async fn manager(server: &Served, class: &str) -> SpireControllerManager {
+    let kubeconfig = control_plane().await.kubeconfig();
     let changes =
         json!({ "className": class, "entryIDPrefix": "scm", "gcInterval": 1_000_000_000 });
     let (socket, trust_domain) = (server.cli.socket(), &server.trust_domain);
     SpireControllerManager::start(kubeconfig, socket, trust_domain, changes).await
 }
 
-async fn the_entries_of_pods_are_kept(server: &Served, world: &World, kubeconfig: &Path) {
+async fn the_entries_of_pods_are_kept(server: &Served) {
+    let world = &server.world;
     let class = format!("{}-stock", world.class);
-    let manager = manager(server, &class, kubeconfig).await;
+    let manager = manager(server, &class).await;
     let others = server
         .cli
         .entry(&server.id("parent"), &server.id("others"), "")
@@ -99,9 +101,10 @@ async fn the_entries_of_pods_are_kept(server: &Served, world: &World, kubeconfig
     );
 }
 
-async fn static_entries_are_kept(server: &Served, world: &World, kubeconfig: &Path) {
+async fn static_entries_are_kept(server: &Served) {
+    let world = &server.world;
     let class = format!("{}-stock", world.class);
-    let manager = manager(server, &class, kubeconfig).await;
+    let manager = manager(server, &class).await;
     let others = server
         .cli
         .entry(&server.id("parent"), &server.id("others"), "")
@@ -200,18 +203,7 @@ async fn bundle_document(server: &Served) -> String {
     document
 }
 
-#[tokio::test]
-async fn stock_pods() {
-    let control_plane = control_plane().await;
-    let world = World::without_trust_domain(control_plane).await;
-    let server = Served::by_stock(&crate::support::Serving::default()).await;
-    the_entries_of_pods_are_kept(&server, &world, control_plane.kubeconfig()).await;
-}
-
-#[tokio::test]
-async fn stock_static() {
-    let control_plane = control_plane().await;
-    let world = World::without_trust_domain(control_plane).await;
-    let server = Served::by_stock(&crate::support::Serving::default()).await;
-    static_entries_are_kept(&server, &world, control_plane.kubeconfig()).await;
+scripts! {
+    the_entries_of_pods_are_kept: "1h",
+    static_entries_are_kept: "1h",
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::{Attestor, Process, SOON, Served, SpireAgent, run_program};
+use crate::support::{Attestor, Process, SOON, Served, SpireAgent, run_program, scripts};
 
 /// A copy of the test workload, which the agent tells from other copies by its path.
 async fn workload(server: &Served, agent: &str, name: &str) -> (PathBuf, String) {
@@ -105,8 +105,6 @@ async fn serve(server: &Served, program: &Path, arguments: &[&str], agent: &Spir
     Process::start("the serving workload", program, arguments, log)
 }
 
-#[tokio::test]
-async fn stock() {
-    two_workloads_trust_each_other(&Served::by_stock(&crate::support::Serving::default()).await)
-        .await;
+scripts! {
+    two_workloads_trust_each_other: "1h",
 }

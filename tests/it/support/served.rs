@@ -1,25 +1,29 @@
 //! A trust domain as agents and administrators see it, whoever serves it: the same script can be put
 //! to a stock spire-server and to ours, and so show that what it expects is what SPIRE does.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
     authorities::{Ca, ca},
-    spire::Endpoint,
+    control_plane::control_plane,
+    operator::{Operator, shared_operator},
+    spire::{Endpoint, free_port},
     spire_server::{SpireServer, SpireServerCli},
-    unique_trust_domain,
+    wait::{SOON, wait_until},
+    world::World,
 };
 
-/// Name of the cluster of `k8s_psat`.
+/// Name of the cluster in whose pods agents may run.
 pub(crate) const CLUSTER: &str = "here";
-/// Service account, in any namespace that a test has, whose pods may attest.
+/// Service account of agents that are pods of the world's namespace.
 pub(crate) const AGENT_ACCOUNT: &str = "spire-agent";
 
-/// A served trust domain.
+/// The trust domain of a world, served with every node attestor.
 pub(crate) struct Served {
+    pub(crate) world: World,
     pub(crate) trust_domain: String,
     pub(crate) endpoint: Endpoint,
     pub(crate) cli: SpireServerCli,
@@ -30,48 +34,78 @@ pub(crate) struct Served {
     _stock: Option<SpireServer>,
 }
 
-/// How a trust domain is served, beside the usual.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Serving<'a> {
-    /// Lifetime of agents' X.509-SVIDs.
-    pub(crate) agent_ttl: Option<&'a str>,
-    /// Attests by `k8s_psat` the agents of this cluster in this namespace.
-    pub(crate) cluster: Option<(&'a Path, &'a str)>,
-}
-
 impl Served {
-    /// By a stock spire-server.
-    pub(crate) async fn by_stock(serving: &Serving<'_>) -> Self {
-        let trust_domain = unique_trust_domain();
+    /// By a stock spire-server; X.509-SVIDs of agents live for `agent_ttl`.
+    pub(crate) async fn by_stock(agent_ttl: &str) -> Self {
+        let control_plane = control_plane().await;
+        let world = World::without_trust_domain(control_plane).await;
         let folder = tempfile::tempdir().unwrap();
         let x509pop_ca = ca("nodes");
         let nodes = folder.path().join("nodes.pem");
         fs::write(&nodes, x509pop_ca.pem()).unwrap();
-        let x509pop = format!(
-            r#"NodeAttestor "x509pop" {{ plugin_data {{ ca_bundle_path = "{}" }} }}"#,
-            nodes.display()
-        );
-        let k8s_psat = serving.cluster.map(|(kubeconfig, namespace)| {
-            format!(
-                r#"NodeAttestor "k8s_psat" {{ plugin_data {{ clusters = {{ "{CLUSTER}" = {{
-    service_account_allow_list = ["{namespace}:{AGENT_ACCOUNT}"]
+        let plugins = format!(
+            r#"NodeAttestor "x509pop" {{ plugin_data {{ ca_bundle_path = "{}" }} }}
+  NodeAttestor "k8s_psat" {{ plugin_data {{ clusters = {{ "{CLUSTER}" = {{
+    service_account_allow_list = ["{}:{AGENT_ACCOUNT}"]
     kube_config_file = "{}"
   }} }} }} }}"#,
-                kubeconfig.display()
-            )
-        });
-        let plugins = [Some(x509pop), k8s_psat].into_iter().flatten();
-        let plugins = plugins.collect::<Vec<_>>().join("\n  ");
-        let ttl = serving.agent_ttl.unwrap_or("1h");
-        let settings = format!("agent_ttl = \"{ttl}\"\nratelimit {{ attestation = false }}");
-        let stock = SpireServer::start(&trust_domain, &settings, &plugins).await;
+            nodes.display(),
+            world.namespace,
+            control_plane.kubeconfig().display()
+        );
+        let settings =
+            format!("agent_ttl = \"{agent_ttl}\"\n  ratelimit {{ attestation = false }}");
+        let stock = SpireServer::start(&world.trust_domain, &settings, &plugins).await;
         Self {
+            trust_domain: world.trust_domain.clone(),
             endpoint: stock.endpoint().await,
             cli: stock.cli().clone(),
-            _stock: Some(stock),
-            trust_domain,
+            world,
             x509pop_ca,
             folder,
+            _stock: Some(stock),
+        }
+    }
+
+    /// By the operator that runs on the shared control plane.
+    pub(crate) async fn by_operator(agent_ttl: &str) -> Self {
+        let world = World::without_trust_domain(control_plane().await).await;
+        Self::of(world, shared_operator().await, agent_ttl).await
+    }
+
+    /// The trust domain of `world` by `operator`.
+    pub(crate) async fn of(world: World, operator: &Operator, agent_ttl: &str) -> Self {
+        let x509pop_ca = ca("nodes");
+        let port = free_port();
+        let agents = format!("{}:{AGENT_ACCOUNT}", world.namespace);
+        let server = json!({
+            "port": port,
+            "agentTTL": agent_ttl,
+            "rateLimit": { "attestation": false },
+            "nodeAttestors": {
+                "joinToken": {},
+                "x509pop": { "caBundle": x509pop_ca.pem() },
+                "k8sPSAT": { "serviceAccountAllowList": [agents] },
+            },
+        });
+        let changes = json!({ "clusterName": CLUSTER, "server": server });
+        world.apply_trust_domain(changes).await;
+        let cli = SpireServerCli::new(operator.admin_socket(&world.class)).await;
+        wait_until("the server to be healthy", SOON, || cli.run("healthcheck")).await;
+        let trust_domain = world.trust_domain.clone();
+        let endpoint = Endpoint {
+            bundle: cli.bundle(&trust_domain).await,
+            trust_domain: trust_domain.clone(),
+            port,
+        };
+        Self {
+            world,
+            trust_domain,
+            endpoint,
+            cli,
+            x509pop_ca,
+            folder: tempfile::tempdir().unwrap(),
+            _stock: None,
         }
     }
 
@@ -118,3 +152,16 @@ impl Served {
         agents.map(id).collect()
     }
 }
+
+/// Makes each script a test of a stock server, with the lifetime of agents' SVIDs.
+macro_rules! scripts {
+    ($($script:ident: $agent_ttl:literal,)*) => {
+        mod stock {
+            $(#[tokio::test]
+            async fn $script() {
+                super::$script(&crate::support::Served::by_stock($agent_ttl).await).await;
+            })*
+        }
+    };
+}
+pub(crate) use scripts;
