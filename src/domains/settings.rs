@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use crate::api::duration::{self, ParseDurationError};
 use crate::api::{
     AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, JwtKeyType,
     TrustDomainSpec,
 };
+use crate::authority::{AuthorityOrigin, AuthoritySettings, PROPAGATION, RotationPolicy};
 use crate::domains::ServerSettings;
 use crate::domains::names::{default_signer_name, signer_name_error};
 use crate::registration;
@@ -28,12 +31,8 @@ pub struct DomainSettings {
     pub ca_ttl: Duration,
     /// Subject of the CA.
     pub subject: CaSubject,
-    /// Lifetime of JWT-SVIDs where an entry names none.
-    pub jwt_svid_ttl: Duration,
     /// Key type of the keys that sign JWT-SVIDs.
     pub jwt_key_type: JwtKeyType,
-    /// The issuer that JWT-SVIDs name, if any.
-    pub jwt_issuer: Option<String>,
     /// Signer name of pod certificates.
     pub signer_name: String,
     /// Lifetime of pod certificates.
@@ -106,6 +105,25 @@ pub enum SettingsError {
 }
 
 impl DomainSettings {
+    /// What its authorities are to be.
+    #[must_use]
+    pub fn authority_settings(&self) -> AuthoritySettings {
+        let origin = match self.authority.secret_ref {
+            Some(_) => AuthorityOrigin::Imported,
+            None => AuthorityOrigin::SelfSigned,
+        };
+        AuthoritySettings {
+            policy: RotationPolicy {
+                origin,
+                propagation: PROPAGATION,
+            },
+            key_type: self.key_type,
+            ca_ttl: SignedDuration::try_from(self.ca_ttl).unwrap_or(SignedDuration::MAX),
+            subject: self.subject.clone(),
+            jwt_key_type: self.jwt_key_type,
+        }
+    }
+
     /// Whether the keys go when the TrustDomain is deleted.
     #[must_use]
     pub fn goes_with_object(&self) -> bool {
@@ -155,9 +173,7 @@ impl DomainSettings {
             key_type: spec.key_type,
             ca_ttl,
             subject: spec.subject.clone(),
-            jwt_svid_ttl,
             jwt_key_type: spec.jwt_svid.key_type,
-            jwt_issuer: spec.jwt_svid.issuer.clone(),
             signer_name,
             pod_certificate_ttl,
             bundle_config_maps: spec.bundle_config_maps.clone(),

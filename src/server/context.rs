@@ -12,7 +12,7 @@ use crate::runtime::context::Context;
 use crate::server::caller::Caller;
 use crate::server::rate_limit::{Limit, RateLimits};
 use crate::spiffe::TrustDomainName;
-use crate::store::DomainStores;
+use crate::store::{AuthorityCommands, DomainStores};
 
 /// One trust domain's server.
 pub struct ServerContext {
@@ -24,6 +24,8 @@ pub struct ServerContext {
     pub settings: watch::Receiver<Arc<ServerSettings>>,
     /// Who signs; none while the authority is not ready.
     pub authority: watch::Receiver<Option<Arc<Authority>>>,
+    /// What may be done to the authorities.
+    pub authority_commands: AuthorityCommands,
     /// What is kept of agents, join tokens and foreign trust domains.
     pub stores: DomainStores,
     /// What all tasks of the process share.
@@ -41,6 +43,7 @@ impl ServerContext {
         trust_domain: TrustDomainName,
         settings: watch::Receiver<Arc<ServerSettings>>,
         authority: watch::Receiver<Option<Arc<Authority>>>,
+        authority_commands: AuthorityCommands,
         stores: DomainStores,
         process: Context,
     ) -> Self {
@@ -49,6 +52,7 @@ impl ServerContext {
             trust_domain,
             settings,
             authority,
+            authority_commands,
             stores,
             process,
             started: Instant::now(),
