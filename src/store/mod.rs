@@ -9,6 +9,7 @@
 
 pub mod agents;
 mod authority;
+mod authority_commands;
 mod domain;
 pub mod federation;
 pub mod join_tokens;
@@ -16,5 +17,6 @@ mod last_good;
 
 pub(crate) use authority::wipe;
 pub use authority::{AuthorityStore, LoadError, SaveError, StoredJournal};
+pub use authority_commands::{AuthorityCommandError, AuthorityCommands};
 pub use domain::{Caches, DomainStores};
 pub use last_good::LastGoodStore;
