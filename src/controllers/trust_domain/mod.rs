@@ -14,6 +14,7 @@ mod rights;
 mod serve;
 mod server;
 mod status;
+mod status_conditions;
 mod sweep;
 mod withdraw;
 mod worker;
