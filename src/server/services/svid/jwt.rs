@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tonic::Status;
 
-use crate::authority::JwtSvidRequest;
+use crate::authority::{JwtAuthority, JwtSvidRequest};
 use crate::registration::Entry;
 use crate::runtime::clock;
 use crate::server::context::ServerContext;
@@ -68,7 +68,7 @@ async fn sign(context: &Arc<ServerContext>, wanted: Wanted) -> Result<types::Jwt
         ));
     }
     let authority = context.authority()?;
-    let Some(algorithm) = authority.jwt().map(|jwt| jwt.algorithm()) else {
+    let Some(algorithm) = authority.jwt().map(JwtAuthority::algorithm) else {
         return Err(internal(FAILED, "JWT key is not available for signing"));
     };
     let shared = Arc::clone(context);
