@@ -453,6 +453,24 @@ mod tests {
     }
 
     #[test]
+    fn another_key_is_another_authority_although_the_bundle_is_the_same() {
+        let authority = |journal: &Journal| Authority::from_journal(journal).unwrap().unwrap();
+        let waits = own(&own(&active(), later(85)), later(85));
+        let activated = own(&waits, later(141));
+        assert_eq!(activated.sequence(), waits.sequence());
+        let (before, after) = (authority(&waits), authority(&activated));
+        assert!(before.is_same(&authority(&waits)) && !before.is_same(&after));
+        assert!(!before.is_as_late_as(&activated) && after.is_as_late_as(&activated));
+        let ledger = activated.jwt_ledger().clone();
+        let old = ledger.records()[0].id.clone();
+        let tainted = activated
+            .clone()
+            .with_jwt_ledger(ledger.taint(&old).unwrap());
+        assert!(!authority(&tainted).is_same(&after));
+        assert!(authority(&tainted).is_as_late_as(&activated));
+    }
+
+    #[test]
     fn a_root_is_tainted_with_all_that_is_under_it() {
         let top = root(ca_params("root"));
         let import = |name| {
