@@ -14,7 +14,6 @@ pub mod caller;
 mod connection;
 pub mod context;
 mod identity;
-pub mod ids;
 mod listener;
 pub mod proto;
 pub mod rate_limit;
@@ -22,6 +21,7 @@ mod serve;
 mod services;
 mod tls;
 mod validity;
+pub mod workers;
 
 pub use context::ServerContext;
 pub use serve::{Addresses, Listening, run};

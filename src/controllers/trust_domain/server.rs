@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::TrustDomain;
-use crate::authority::Authority;
+use crate::authority::{Authority, AuthoritySettings};
 use crate::controllers::trust_domain::published::{labels, owner_reference};
 use crate::domains::{DomainSettings, ServerSettings};
 use crate::runtime::context::Context;
 use crate::server::{self, Addresses, Listening, ServerContext};
-use crate::store::DomainStores;
+use crate::store::{AuthorityCommands, AuthorityStore, DomainStores};
 
 /// The server of one TrustDomain, where it has one.
 #[derive(Default)]
@@ -25,6 +25,7 @@ struct Running {
     port: u16,
     settings: watch::Sender<Arc<ServerSettings>>,
     authority: watch::Sender<Option<Arc<Authority>>>,
+    authority_settings: watch::Sender<AuthoritySettings>,
     listening: watch::Receiver<Option<Listening>>,
     task: AbortOnDropHandle<()>,
 }
@@ -51,6 +52,12 @@ impl ServerRunner {
                 if changed {
                     *old = Arc::new(wanted.clone());
                 }
+                changed
+            });
+            running.authority_settings.send_if_modified(|old| {
+                let wanted = settings.authority_settings();
+                let changed = *old != wanted;
+                *old = wanted;
                 changed
             });
             running.authority.send_if_modified(|old| {
@@ -97,6 +104,7 @@ fn start(
 ) -> Running {
     let (settings_sender, settings_receiver) = watch::channel(Arc::new(wanted.clone()));
     let (authority_sender, authority_receiver) = watch::channel(authority);
+    let (of_authority, of_authority_receiver) = watch::channel(settings.authority_settings());
     let (listening_sender, listening) = watch::channel(None);
     let name = object.name_any();
     let owner = settings.goes_with_object().then(|| owner_reference(object));
@@ -109,6 +117,13 @@ fn start(
         &labels(&name),
         owner.as_ref(),
     );
+    let commands = AuthorityCommands::new(
+        AuthorityStore::new(context.client.clone(), &context.namespace),
+        &name,
+        settings.trust_domain.clone(),
+        of_authority_receiver,
+        authority_receiver.clone(),
+    );
     let admin_socket = context.server.admin_socket.as_ref();
     let addresses = Addresses {
         tcp: SocketAddr::new(context.server.ip, wanted.port),
@@ -119,6 +134,7 @@ fn start(
         settings.trust_domain.clone(),
         settings_receiver,
         authority_receiver,
+        commands,
         stores,
         context.clone(),
     );
@@ -127,6 +143,7 @@ fn start(
         port: wanted.port,
         settings: settings_sender,
         authority: authority_sender,
+        authority_settings: of_authority,
         listening,
         task: AbortOnDropHandle::new(tokio::spawn(task)),
     }
@@ -134,9 +151,8 @@ fn start(
 
 /// Whether both sign alike.
 fn is_same(one: Option<&Authority>, other: Option<&Authority>) -> bool {
-    let what = |authority: &Authority| {
-        let ca = authority.ca().certificates().fingerprint().clone();
-        (ca, authority.bundle().sequence())
-    };
-    one.map(what) == other.map(what)
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_same(other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }

@@ -2,6 +2,11 @@
 //! ([`super::authorization`]); what it asks for is checked here.
 
 mod agent;
+mod answer;
+mod bundle;
+mod federation;
+mod ids;
+mod svid;
 
 use std::sync::Arc;
 
@@ -9,12 +14,19 @@ use tonic::service::Routes;
 
 use crate::server::context::ServerContext;
 use crate::server::proto::agent::agent_server::AgentServer;
-use crate::server::services::agent::AgentService;
+use crate::server::proto::bundle::bundle_server::BundleServer;
+use crate::server::proto::svid::svid_server::SvidServer;
+
+use self::agent::AgentService;
+use self::bundle::BundleService;
+use self::svid::SvidService;
 
 /// What is served over TCP, and on the administration socket, too.
 pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
-    let context = || Arc::clone(context);
-    Routes::default().add_service(AgentServer::new(AgentService { context: context() }))
+    Routes::default()
+        .add_service(AgentServer::new(AgentService::new(context)))
+        .add_service(BundleServer::new(BundleService::new(context)))
+        .add_service(SvidServer::new(SvidService::new(context)))
 }
 
 /// What is served on the administration socket.
