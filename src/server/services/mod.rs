@@ -1,15 +1,19 @@
 //! The services of the API, one module each. What a call may do was decided before it comes here
 //! ([`super::authorization`]); what it asks for is checked here.
 
+mod entry;
+
 use std::sync::Arc;
 
 use tonic::service::Routes;
 
 use crate::server::context::ServerContext;
+use crate::server::proto::entry::entry_server::EntryServer;
+use crate::server::services::entry::EntryService;
 
 /// What is served over TCP, and on the administration socket, too.
-pub(super) fn over_tcp(_context: &Arc<ServerContext>) -> Routes {
-    Routes::default()
+pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
+    Routes::default().add_service(EntryServer::new(EntryService::new(Arc::clone(context))))
 }
 
 /// What is served on the administration socket.
