@@ -11,6 +11,7 @@ use crate::domains::ServerSettings;
 use crate::runtime::context::Context;
 use crate::server::caller::Caller;
 use crate::server::rate_limit::{Limit, RateLimits};
+use crate::server::workers::Workers;
 use crate::spiffe::TrustDomainName;
 use crate::store::{AuthorityCommands, DomainStores};
 
@@ -30,6 +31,8 @@ pub struct ServerContext {
     pub stores: DomainStores,
     /// What all tasks of the process share.
     pub process: Context,
+    /// Who signs and does other work that keeps a core busy.
+    pub workers: Workers,
     /// When the server was started.
     pub started: Instant,
     limits: RateLimits,
@@ -55,6 +58,7 @@ impl ServerContext {
             authority_commands,
             stores,
             process,
+            workers: Workers::default(),
             started: Instant::now(),
             limits: RateLimits::default(),
         }

@@ -10,6 +10,7 @@ use crate::registration::{
 };
 use crate::server::proto::types;
 use crate::server::proto::types::{EntryMask, Selector, Spiffeid, entry};
+use crate::server::services::ids;
 use crate::spiffe::{SpiffeId, TrustDomainName};
 
 /// Longest hint, in bytes.
@@ -49,10 +50,10 @@ pub(super) fn for_agent(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry
         ..types::Entry::default()
     };
     if mask.spiffe_id {
-        message.spiffe_id = Some(id_message(&entry.spiffe_id));
+        message.spiffe_id = Some(ids::to_proto(&entry.spiffe_id));
     }
     if mask.parent_id {
-        message.parent_id = Some(id_message(&entry.parent_id));
+        message.parent_id = Some(ids::to_proto(&entry.parent_id));
     }
     if mask.selectors {
         let selectors = entry.selectors.iter().map(|selector| Selector {
@@ -109,13 +110,6 @@ pub(super) fn for_admin(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry
         message.revision_number = registered.generation - 1;
     }
     message
-}
-
-fn id_message(id: &SpiffeId) -> Spiffeid {
-    Spiffeid {
-        trust_domain: id.trust_domain().into(),
-        path: id.path().into(),
-    }
 }
 
 fn attributes_message(attributes: AdditionalAttributes) -> entry::AdditionalAttributes {
@@ -275,13 +269,15 @@ pub(super) fn member_id(
     trust_domain: &TrustDomainName,
     message: Option<&Spiffeid>,
 ) -> Result<SpiffeId, String> {
-    let id = member(trust_domain, message)?;
-    if id.path().is_empty() {
-        return Err(format!(
-            "\"{id}\" is not a member of trust domain \"{trust_domain}\"; path is empty"
-        ));
-    }
-    Ok(id)
+    let id = ids::from_proto(message)?;
+    let problem = match id.path() {
+        _ if !id.is_member_of(trust_domain) => "",
+        "" => "; path is empty",
+        _ => return Ok(id),
+    };
+    Err(format!(
+        "\"{id}\" is not a member of trust domain \"{trust_domain}\"{problem}"
+    ))
 }
 
 /// The ID in `message`, which must be one that a workload may have.
@@ -289,33 +285,8 @@ pub(super) fn workload_id(
     trust_domain: &TrustDomainName,
     message: Option<&Spiffeid>,
 ) -> Result<SpiffeId, String> {
-    let id = member(trust_domain, message)?;
-    let wrong = match id.path() {
-        "" => "empty",
-        "/spire" => "in the reserved namespace",
-        path if path.starts_with("/spire/") => "in the reserved namespace",
-        _ => return Ok(id),
-    };
-    Err(format!(
-        "\"{id}\" is not a workload in trust domain \"{trust_domain}\"; path is {wrong}"
-    ))
-}
-
-fn member(trust_domain: &TrustDomainName, message: Option<&Spiffeid>) -> Result<SpiffeId, String> {
-    let message = message.ok_or("request must specify SPIFFE ID")?;
-    let of = TrustDomainName::from_name_or_id(&message.trust_domain);
-    let of = of.map_err(|error| error.to_string())?;
-    if !message.path.is_empty() && !message.path.starts_with('/') {
-        return Err("path must have a leading slash".into());
-    }
-    let id: SpiffeId = format!("{}{}", of.id(), message.path)
-        .parse()
-        .map_err(|error: crate::spiffe::ParseSpiffeIdError| error.to_string())?;
-    if !id.is_member_of(trust_domain) {
-        return Err(format!(
-            "\"{id}\" is not a member of trust domain \"{trust_domain}\""
-        ));
-    }
+    let id = ids::from_proto(message)?;
+    ids::check_workload(&id, trust_domain)?;
     Ok(id)
 }
 

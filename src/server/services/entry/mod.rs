@@ -247,7 +247,7 @@ fn authorized(context: &ServerContext, agent: &CallingAgent) -> Result<Vec<Arc<E
 }
 
 /// The selectors of an agent's node.
-pub(super) fn node_selectors(agent: &CallingAgent) -> BTreeSet<EntrySelector> {
+fn node_selectors(agent: &CallingAgent) -> BTreeSet<EntrySelector> {
     let selectors = agent.record.spec.selectors.iter();
     selectors
         .filter_map(|selector| EntrySelector::parse(selector).ok())
@@ -255,7 +255,7 @@ pub(super) fn node_selectors(agent: &CallingAgent) -> BTreeSet<EntrySelector> {
 }
 
 /// Agents keep what they have, and ask again.
-pub(super) fn unavailable(error: NotYetSeen) -> Status {
+fn unavailable(error: NotYetSeen) -> Status {
     Status::unavailable(error.to_string())
 }
 
