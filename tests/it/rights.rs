@@ -100,14 +100,7 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     let fixed = apply_static_entry(&world).await;
     condition::<ClusterStaticEntry>(&world.client, &fixed, "Ready", "True").await;
     use_entry_api(&world, &operator).await;
-    let expired = apply_expired_entry(&world).await;
-    let entries = Api::<RegistrationEntry>::all(world.client.clone());
-    wait_until("an expired entry to be deleted", SOON, || async {
-        let found = entries.get_opt(&expired).await;
-        let found = found.map_err(|error| error.to_string())?;
-        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
-    })
-    .await;
+    let_an_entry_expire(&world).await;
     world.issue().await;
     world.event("default", &uid, "CAActivated").await;
 
@@ -211,8 +204,8 @@ async fn use_entry_api(world: &World, operator: &Operator) {
     entries.delete(&created.id).await;
 }
 
-/// Applies a RegistrationEntry whose time is over, and gives its name.
-async fn apply_expired_entry(world: &World) -> String {
+/// Applies a RegistrationEntry whose time is over, and waits until it is deleted.
+async fn let_an_entry_expire(world: &World) {
     let trust_domain = world.trust_domain.parse().unwrap();
     let name = registration_entry_name(&trust_domain, &EntryId::from_text("expired"));
     let object = json!({
@@ -228,7 +221,13 @@ async fn apply_expired_entry(world: &World) -> String {
         },
     });
     apply(&world.client, &object).await.unwrap();
-    name
+    let entries = Api::<RegistrationEntry>::all(world.client.clone());
+    wait_until("an expired entry to be deleted", SOON, || async {
+        let found = entries.get_opt(&name).await;
+        let found = found.map_err(|error| error.to_string())?;
+        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
+    })
+    .await;
 }
 
 /// API group, resource and verb.

@@ -302,7 +302,7 @@ pub(super) fn selectors(messages: &[Selector]) -> Result<Vec<String>, String> {
         if value.is_empty() {
             return Err("missing selector value".to_owned());
         }
-        Ok(format!("{}:{value}", r#type))
+        Ok(format!("{type}:{value}"))
     };
     messages.iter().map(text).collect()
 }
@@ -319,11 +319,14 @@ fn sorted(texts: impl IntoIterator<Item = String>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn id(path: &str) -> Option<Spiffeid> {
-        Some(Spiffeid {
+    type Set = fn(&mut EntryMask);
+    type Change = fn(&mut types::Entry);
+
+    fn id(path: &str) -> Spiffeid {
+        Spiffeid {
             trust_domain: "e.org".into(),
             path: path.into(),
-        })
+        }
     }
 
     fn selector(kind: &str, value: &str) -> Selector {
@@ -337,8 +340,8 @@ mod tests {
     fn full() -> types::Entry {
         types::Entry {
             id: "web".into(),
-            spiffe_id: id("/web"),
-            parent_id: id("/spire/agent/a"),
+            spiffe_id: Some(id("/web")),
+            parent_id: Some(id("/spire/agent/a")),
             selectors: vec![selector("unix", "gid:2"), selector("unix", "uid:1")],
             x509_svid_ttl: 60,
             jwt_svid_ttl: 30,
@@ -382,8 +385,8 @@ mod tests {
     fn an_entry_comes_back_as_it_was_made() {
         let nothing_set = types::Entry {
             id: "web".into(),
-            spiffe_id: id("/web"),
-            parent_id: id("/p"),
+            spiffe_id: Some(id("/web")),
+            parent_id: Some(id("/p")),
             selectors: vec![selector("a", "b:c")],
             ..types::Entry::default()
         };
@@ -435,7 +438,6 @@ mod tests {
             ..types::Entry::default()
         };
         assert_eq!(for_admin(&entry, Some(&nothing)), only_id);
-        type Set = fn(&mut EntryMask);
         let fields: &[(&str, Set)] = &[
             ("spiffe_id", |mask| mask.spiffe_id = true),
             ("parent_id", |mask| mask.parent_id = true),
@@ -451,7 +453,7 @@ mod tests {
             ("store_svid", |mask| mask.store_svid = true),
             ("hint", |mask| mask.hint = true),
             ("additional_attributes", |mask| {
-                mask.additional_attributes = true
+                mask.additional_attributes = true;
             }),
         ];
         for (field, set) in fields {
@@ -472,14 +474,13 @@ mod tests {
 
     #[test]
     fn refuses_in_the_words_of_spire_server() {
-        type Change = fn(&mut types::Entry);
         let of_message: &[(Change, &str)] = &[
             (
                 |entry| entry.parent_id = None,
                 "invalid parent ID: request must specify SPIFFE ID",
             ),
             (
-                |entry| entry.parent_id = id(""),
+                |entry| entry.parent_id = Some(id("")),
                 "invalid parent ID: \"spiffe://e.org\" is not a member of trust domain \"e.org\"; \
                  path is empty",
             ),
@@ -493,12 +494,12 @@ mod tests {
                 "invalid spiffe ID: \"spiffe://f.org/a\" is not a member of trust domain \"e.org\"",
             ),
             (
-                |entry| entry.spiffe_id = id("/spire/agent/a"),
+                |entry| entry.spiffe_id = Some(id("/spire/agent/a")),
                 "invalid spiffe ID: \"spiffe://e.org/spire/agent/a\" is not a workload in trust \
                  domain \"e.org\"; path is in the reserved namespace",
             ),
             (
-                |entry| entry.spiffe_id = id("a"),
+                |entry| entry.spiffe_id = Some(id("a")),
                 "invalid spiffe ID: path must have a leading slash",
             ),
             (

@@ -150,6 +150,9 @@ pub(super) fn of_count(filter: count_entries_request::Filter) -> list_entries_re
 mod tests {
     use tonic::Code;
 
+    use super::OfSelectors as S;
+    use super::OfTrustDomains as T;
+    use super::list_entries_request::Filter as F;
     use super::*;
     use crate::api::RegistrationEntrySpec;
     use crate::server::proto::types::{FederatesWithMatch, Selector, SelectorMatch, Spiffeid};
@@ -168,14 +171,15 @@ mod tests {
         convert::wanted(&spec, &"e.org".parse().unwrap()).unwrap()
     }
 
-    fn parse(filter: list_entries_request::Filter) -> Result<Filter, Status> {
-        Filter::of(Some(&filter), &"e.org".parse().unwrap())
+    fn parse(filter: &list_entries_request::Filter) -> Result<Filter, Status> {
+        Filter::of(Some(filter), &"e.org".parse().unwrap())
     }
 
-    fn id(path: &str) -> Option<Spiffeid> {
-        let trust_domain = "e.org".into();
-        let path = path.into();
-        Some(Spiffeid { trust_domain, path })
+    fn id(path: &str) -> Spiffeid {
+        Spiffeid {
+            trust_domain: "e.org".into(),
+            path: path.into(),
+        }
     }
 
     fn selectors(how: OfSelectors, pairs: &[(&str, &str)]) -> list_entries_request::Filter {
@@ -204,7 +208,6 @@ mod tests {
 
     #[test]
     fn each_part_allows_what_it_says() {
-        use list_entries_request::Filter as F;
         let none = F::default();
         let hint = |hint: &str| F {
             by_hint: Some(hint.into()),
@@ -215,11 +218,11 @@ mod tests {
             ..F::default()
         };
         let spiffe_id = |path| F {
-            by_spiffe_id: id(path),
+            by_spiffe_id: Some(id(path)),
             ..F::default()
         };
         let parent_id = |path| F {
-            by_parent_id: id(path),
+            by_parent_id: Some(id(path)),
             ..F::default()
         };
         for (filter, allowed) in [
@@ -234,14 +237,13 @@ mod tests {
             (downstream(true), true),
             (downstream(false), false),
         ] {
-            let shown = format!("{filter:?}");
-            assert_eq!(parse(filter).unwrap().allows(&entry()), allowed, "{shown}");
+            let parsed = parse(&filter).unwrap();
+            assert_eq!(parsed.allows(&entry()), allowed, "{filter:?}");
         }
     }
 
     #[test]
     fn sets_are_compared_as_asked() {
-        use OfSelectors as S;
         let (one, two) = (("a", "1"), ("b", "2"));
         let three = ("c", "3");
         for (how, pairs, allowed) in [
@@ -255,10 +257,9 @@ mod tests {
             (S::MatchAny, &[one, three], true),
             (S::MatchAny, &[three], false),
         ] {
-            let filter = parse(selectors(how, pairs)).unwrap();
+            let filter = parse(&selectors(how, pairs)).unwrap();
             assert_eq!(filter.allows(&entry()), allowed, "{how:?} {pairs:?}");
         }
-        use OfTrustDomains as T;
         for (how, names, allowed) in [
             (T::MatchExact, &["g.org", "f.org", "f.org"][..], true),
             (T::MatchExact, &["f.org"], false),
@@ -269,27 +270,26 @@ mod tests {
             (T::MatchAny, &["h.org", "f.org"], true),
             (T::MatchAny, &["h.org"], false),
         ] {
-            let filter = parse(federates_with(how, names)).unwrap();
+            let filter = parse(&federates_with(how, names)).unwrap();
             assert_eq!(filter.allows(&entry()), allowed, "{how:?} {names:?}");
         }
     }
 
     #[test]
     fn refuses_what_is_malformed_in_the_words_of_spire_server() {
-        use list_entries_request::Filter as F;
         let mut unknown = selectors(OfSelectors::MatchAny, &[("a", "1")]);
         unknown.by_selectors.as_mut().unwrap().r#match = 17;
         for (filter, words) in [
             (
                 F {
-                    by_parent_id: id(""),
+                    by_parent_id: Some(id("")),
                     ..F::default()
                 },
                 "malformed parent ID filter: ",
             ),
             (
                 F {
-                    by_spiffe_id: id("/spire/server"),
+                    by_spiffe_id: Some(id("/spire/server")),
                     ..F::default()
                 },
                 "malformed SPIFFE ID filter: ",
@@ -312,7 +312,7 @@ mod tests {
                 "malformed federates with filter: ",
             ),
         ] {
-            let status = parse(filter).unwrap_err();
+            let status = parse(&filter).unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument);
             assert!(status.message().starts_with(words), "{status:?}");
         }

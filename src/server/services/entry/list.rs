@@ -105,7 +105,7 @@ async fn visit(
     loop {
         let slice = identities
             .entries_after(&context.object, id.as_ref(), SLICE)
-            .map_err(unavailable)?;
+            .map_err(|error| unavailable(&error))?;
         let Some(last) = slice.last() else {
             return Ok(());
         };

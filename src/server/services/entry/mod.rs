@@ -74,7 +74,7 @@ impl EntryService {
             let identities = &self.context.process.identities;
             return identities
                 .entry(&self.context.object, id)
-                .map_err(unavailable);
+                .map_err(|error| unavailable(&error));
         }
         let found = self.store.get(&self.context.trust_domain, id).await;
         found.map_err(|error| {
@@ -243,7 +243,7 @@ fn authorized(context: &ServerContext, agent: &CallingAgent) -> Result<Vec<Arc<E
     let identities = &context.process.identities;
     identities
         .authorized_entries(&context.object, &agent.id, &selectors)
-        .map_err(unavailable)
+        .map_err(|error| unavailable(&error))
 }
 
 /// The selectors of an agent's node.
@@ -255,7 +255,7 @@ fn node_selectors(agent: &CallingAgent) -> BTreeSet<EntrySelector> {
 }
 
 /// Agents keep what they have, and ask again.
-fn unavailable(error: NotYetSeen) -> Status {
+fn unavailable(error: &NotYetSeen) -> Status {
     Status::unavailable(error.to_string())
 }
 

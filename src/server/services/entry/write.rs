@@ -112,7 +112,7 @@ impl Writer<'_> {
             Failure::Item(status(Code::InvalidArgument, message))
         })?;
         let same = identities.same_entry(domain, &wanted);
-        if let Some(existing) = same.map_err(unavailable)? {
+        if let Some(existing) = same.map_err(|error| unavailable(&error))? {
             return Ok(Err(Existing(existing)));
         }
         let created = self.store.create(domain, trust_domain, spec).await;
@@ -217,7 +217,7 @@ impl Writer<'_> {
         }
         let identities = &self.context.process.identities;
         let found = identities.entry(&self.context.object, id);
-        let status = match found.map_err(unavailable)? {
+        let status = match found.map_err(|error| unavailable(&error))? {
             None => status(Code::NotFound, not_found),
             Some(entry) => status(
                 Code::FailedPrecondition,
