@@ -39,6 +39,7 @@ mod spire_agents;
 mod spire_chained;
 mod spire_command_line;
 mod spire_controller_manager;
+mod spire_entries;
 mod spire_transport;
 mod spire_workloads;
 mod support;
