@@ -34,6 +34,7 @@ mod registration;
 mod render;
 mod rights;
 mod rotation;
+mod spire_authorization;
 mod spire_transport;
 mod support;
 mod uninstalling;

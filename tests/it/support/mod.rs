@@ -14,6 +14,7 @@ mod attestors;
 mod authorities;
 mod control_plane;
 mod faulty_api_server;
+pub(crate) mod grpc;
 mod node;
 mod objects;
 mod operator;
