@@ -30,7 +30,7 @@ const SPIRE_KINDS: &[&str] = &[
     "clusterstaticentries",
 ];
 /// The kinds of `spiffe-operator.io`.
-const OWN_KINDS: &[&str] = &["attestedagents", "trustdomains"];
+const OWN_KINDS: &[&str] = &["attestedagents", "registrationentries", "trustdomains"];
 const READ: &[&str] = &["get", "list", "watch"];
 const OBSERVE: &[&str] = &["list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete"];
@@ -109,6 +109,12 @@ pub const CLUSTER: &[Grant] = &[
         "spire.spiffe.io",
         &["clusterspiffeids", "clusterstaticentries"],
         OBSERVE,
+    ),
+    Grant::new(
+        "Entries that were made through the SPIRE server API; those that expire are deleted.",
+        "spiffe-operator.io",
+        &["registrationentries"],
+        &["list", "watch", "delete"],
     ),
     Grant::new(
         "The trust domains that users apply.",
@@ -208,7 +214,7 @@ pub const VIEWERS: &[Grant] = &[
         READ,
     ),
     Grant::new(
-        "See the trust domains and their agents.",
+        "See the trust domains, their agents, and what was registered through their servers.",
         "spiffe-operator.io",
         OWN_KINDS,
         READ,

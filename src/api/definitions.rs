@@ -6,7 +6,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 use super::{
-    AttestedAgent, ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, TrustDomain,
+    AttestedAgent, ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry,
+    RegistrationEntry, TrustDomain,
 };
 
 /// All kinds, sorted by name.
@@ -20,6 +21,7 @@ pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
         ClusterFederatedTrustDomain::crd(),
         ClusterSPIFFEID::crd(),
         ClusterStaticEntry::crd(),
+        RegistrationEntry::crd(),
         TrustDomain::crd(),
     ];
     definitions.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));

@@ -27,6 +27,8 @@ const TRUST_DOMAIN_OR_ID: &str =
 pub(super) const SPIFFE_ID: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)*$";
 /// A SPIFFE ID with a path, as entries need it.
 const SPIFFE_ID_WITH_PATH: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)+$";
+/// The ID of an entry, as spire-server takes it.
+const ENTRY_ID: &str = "^[-.0-9A-Z_a-z]{1,255}$";
 /// A selector: its type has no colon, its value is not empty.
 const SELECTOR: &str = r"^[^:]+:[\s\S]+$";
 /// One segment of a SPIFFE ID's path with more than dots in it.
@@ -191,6 +193,19 @@ pub(super) fn admin_ids(_: &mut SchemaGenerator) -> Schema {
         "items": { "type": "string", "pattern": SPIFFE_ID_WITH_PATH },
         "maxItems": 256,
         "x-kubernetes-list-type": "set",
+    })
+}
+
+/// The ID of an entry, for good.
+pub(super) fn entry_id(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 255,
+        "pattern": ENTRY_ID,
+        "x-kubernetes-validations": [{
+            "rule": "self == oldSelf",
+            "message": "must not change: it determines the name of the object",
+        }],
     })
 }
 

@@ -53,6 +53,8 @@ pub enum Done {
         /// The step.
         step: Step,
     },
+    /// So many authorities of others have expired and leave the bundle.
+    Pruned(usize),
 }
 
 /// Takes `journal`, which is what is stored, as far as it can go at `now`: until nothing is due, or
@@ -80,6 +82,11 @@ pub fn advance(
     // A trust domain begins with its first CA.
     if advance.journal.edition().is_some() {
         advance.jwt_keys(settings, now)?;
+    }
+    let (journal, gone) = advance.journal.pruned(now);
+    advance.journal = journal;
+    if gone > 0 {
+        advance.done.push(Done::Pruned(gone));
     }
     Ok((!advance.done.is_empty()).then_some(advance))
 }

@@ -10,12 +10,12 @@ use rcgen::Issuer;
 use rustls_pki_types::CertificateDer;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::{KeyError, PrivateKey};
+use super::{PrivateKey, SignError, SubjectError};
 use crate::{
     api::CaSubject,
     spiffe::{
-        CaCertificate, CaCertificateError, CaProfile, Fingerprint, PublicKey, RandomnessError,
-        SerialNumber, SpiffeId, TrustDomainName, VerifyError, X509SvidProfile, id_of, pem,
+        CaCertificate, CaProfile, Fingerprint, PublicKey, SerialNumber, SpiffeId, Subject,
+        TrustDomainName, VerifyError, X509SvidProfile, id_of, pem,
     },
 };
 
@@ -206,20 +206,30 @@ impl CertificateAuthority {
     /// # Errors
     /// When the request can have no certificate under this CA, or signing fails.
     pub fn sign(&self, request: &SvidRequest<'_>) -> Result<SignedSvid, SignError> {
+        self.sign_for(request, None)
+    }
+
+    /// The same with a subject of the requester's own, unless it is empty. The first DNS name is
+    /// the common name in any case.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sign_for(
+        &self,
+        request: &SvidRequest<'_>,
+        subject: Option<&Subject>,
+    ) -> Result<SignedSvid, SignError> {
         check_names(request)?;
         let issuer = &self.certificates.certificate;
-        let not_before = whole_seconds(request.not_before);
-        let wanted = whole_seconds(request.not_after);
-        let not_after = wanted.min(self.not_after());
-        if not_after <= not_before {
-            return Err(SignError::NoLifetime {
-                not_before,
-                not_after,
-            });
-        }
+        let Validity {
+            not_before,
+            not_after,
+            capped,
+        } = self.validity(request.not_before, request.not_after)?;
         let serial = SerialNumber::random()?;
         let leaf = X509SvidProfile {
             id: request.id,
+            subject: subject.filter(|subject| !subject.is_empty()),
             dns_names: request.dns_names,
             public_key: request.public_key,
             serial,
@@ -237,109 +247,49 @@ impl CertificateAuthority {
             serial,
             not_before,
             not_after,
+            capped,
+        })
+    }
+
+    /// The validity of something that is signed to be valid from `not_before` to `wanted`.
+    pub(super) fn validity(
+        &self,
+        not_before: Timestamp,
+        wanted: Timestamp,
+    ) -> Result<Validity, SignError> {
+        let [not_before, wanted] = [not_before, wanted].map(whole_seconds);
+        let not_after = wanted.min(self.not_after());
+        if not_after <= not_before {
+            return Err(SignError::NoLifetime {
+                not_before,
+                not_after,
+            });
+        }
+        Ok(Validity {
+            not_before,
+            not_after,
             capped: not_after < wanted,
         })
     }
-}
 
-/// Why nothing was signed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignError {
-    /// No certificate can say what was asked for.
-    #[error("the certificate cannot be written: {source}")]
-    Certificate {
-        /// Why.
-        source: rcgen::Error,
-    },
-    /// A DNS name that cannot be in a certificate.
-    #[error("{name:?} cannot be in a certificate; a DNS name is ASCII of at most 253 characters")]
-    DnsName {
-        /// The name.
-        name: String,
-    },
-    /// The ID of a trust domain, which only its CAs carry.
-    #[error("{id} has no path, and so is no workload's identity")]
-    IdWithoutPath {
-        /// The ID.
-        id: SpiffeId,
-    },
-    /// The key made no signature.
-    #[error("signing failed: {source}")]
-    Key {
-        /// What the key said.
-        source: KeyError,
-    },
-    /// The certificate that came out is no X.509-SVID for the request.
-    #[error("the signed certificate is not what was asked for: {source}")]
-    Leaf {
-        /// What is wrong with it.
-        source: VerifyError,
-    },
-    /// The validity would end before it begins, as under a CA that has expired.
-    #[error("the certificate would end at {not_after}, before it begins at {not_before}")]
-    NoLifetime {
-        /// When it would begin.
-        not_before: Timestamp,
-        /// When it would end.
-        not_after: Timestamp,
-    },
-    /// The CA certificate that came out is none.
-    #[error("the CA certificate is not what was asked for: {source}")]
-    Profile {
-        /// What is wrong with it.
-        source: CaCertificateError,
-    },
-    /// No serial number.
-    #[error("there is no serial number: {source}")]
-    Randomness {
-        /// Why.
-        source: RandomnessError,
-    },
-    /// Several values where the subject of a CA can have one.
-    #[error("the subject of a CA has one {attribute} at most, and not {count}")]
-    SeveralValues {
-        /// The attribute.
-        attribute: &'static str,
-        /// How many there are.
-        count: usize,
-    },
-    /// The name of the issuer cannot be its subject.
-    #[error(transparent)]
-    Subject {
-        /// Why.
-        source: SubjectError,
-    },
-}
+    pub(super) fn issuer(&self) -> &Issuer<'static, PrivateKey> {
+        &self.issuer
+    }
 
-/// The subject of a CA that `rcgen` does not write as the CA's certificate has it. Nothing under
-/// that CA would verify, since names are compared by their bytes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the CA's subject {subject} cannot be copied into certificates; reissue the CA with a subject \
-     that has no attribute twice, one attribute in each RDN and plain text, such as \
-     \"O=Example, CN=Example CA\""
-)]
-pub struct SubjectError {
-    /// The subject, for people.
-    pub subject: String,
-}
-
-impl From<rcgen::Error> for SignError {
-    fn from(source: rcgen::Error) -> Self {
-        match source {
-            rcgen::Error::RemoteKeyError => Self::Key {
-                source: KeyError::Sign,
-            },
-            source => Self::Certificate { source },
-        }
+    /// What signed by another name than its own says.
+    pub(super) fn wrong_issuer(&self) -> SignError {
+        let subject = self.certificates.certificate.subject_for_people();
+        let source = SubjectError { subject };
+        SignError::Subject { source }
     }
 }
 
-impl From<RandomnessError> for SignError {
-    fn from(source: RandomnessError) -> Self {
-        Self::Randomness { source }
-    }
+/// From when to when, in whole seconds.
+pub(super) struct Validity {
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
+    /// Whether the issuer's end comes before the end that was asked for.
+    pub(super) capped: bool,
 }
 
 fn check_names(request: &SvidRequest<'_>) -> Result<(), SignError> {
@@ -620,6 +570,32 @@ mod tests {
         let found = san.value.general_names.iter().map(ToString::to_string);
         let expected = ["DNSName(A_b.example.org)", "DNSName(*.x@y)"];
         assert!(found.take(2).eq(expected));
+    }
+
+    #[test]
+    fn a_subject_of_the_requester_counts_unless_it_is_empty() {
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        let id = id();
+        let subject_of = |dns_names: &[String], subject: &Subject| {
+            let request = SvidRequest {
+                id: &id,
+                dns_names,
+                public_key: key.public_key(),
+                not_before: now(),
+                not_after: hours(1),
+            };
+            let signed = usual().sign_for(&request, Some(subject)).unwrap();
+            let (_, leaf) = X509Certificate::from_der(&signed.chain[0]).unwrap();
+            leaf.subject().to_string()
+        };
+        let asked = Subject::of([
+            (rcgen::DnType::CommonName, Some("asked")),
+            (rcgen::DnType::OrganizationName, Some("Org")),
+        ]);
+        let names = ["a.example.org".to_owned()];
+        assert_eq!(subject_of(&[], &asked), "CN=asked, O=Org");
+        assert_eq!(subject_of(&names, &asked), "CN=a.example.org, O=Org");
+        assert_eq!(subject_of(&[], &Subject::of([])), "C=US, O=SPIRE");
     }
 
     #[test]

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 
 use super::{
-    AuthorityError, AuthorityId, AuthorityOrigin, AuthorityState, CaCertificates,
-    CertificateAuthority, Edition, JwtAuthority, Ledger, Record, Step,
+    Appended, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority, Edition,
+    JwtAuthority, Ledger, Record, Step,
     journal_document::{Times, ca_record, jwt_record},
     slots::{Material, Signing, Slots},
 };
@@ -22,6 +23,7 @@ pub struct Journal {
     pub(super) trust_domain: TrustDomainName,
     pub(super) cas: Slots<CertificateAuthority>,
     pub(super) jwt_keys: Slots<JwtAuthority>,
+    pub(super) appended: Appended,
 }
 
 impl Signing for CertificateAuthority {
@@ -66,6 +68,7 @@ impl Journal {
             trust_domain,
             cas: Slots::default(),
             jwt_keys: Slots::default(),
+            appended: Appended::default(),
         }
     }
 
@@ -90,7 +93,7 @@ impl Journal {
     /// Grows with every change of the bundle.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.ledger().sequence + self.jwt_ledger().sequence
+        self.ledger().sequence + self.jwt_ledger().sequence + self.appended.changes()
     }
 
     /// What the bundle is an edition of; none while there is no CA.
@@ -114,14 +117,22 @@ impl Journal {
         self.jwt_keys.active()
     }
 
-    /// The bundle to publish: the roots of all CAs and all JWT keys, oldest first. A root is
-    /// tainted when every CA under it is.
+    /// The authorities of others.
+    #[must_use]
+    pub fn appended(&self) -> &Appended {
+        &self.appended
+    }
+
+    /// The bundle to publish: the roots of all CAs and all JWT keys, oldest first, and those of
+    /// others after them. A root is tainted when every CA under it is.
     ///
     /// # Errors
     /// When a root cannot be in a bundle, which import and creation rule out.
     pub fn bundle(&self) -> Result<Bundle, BundleError> {
         let cas = self.cas.entries();
         let roots = cas.map(|(_, material)| material.certificates().root().clone());
+        let appended = self.appended.roots().map(|root| root.certificate.clone());
+        let roots = roots.chain(appended);
         let bundle = Bundle::new(self.trust_domain.clone(), roots, self.sequence())?;
         let jwt_keys = self.jwt_keys.entries().map(|(record, material)| JwtKey {
             key_id: record.id.as_str().to_owned(),
@@ -130,18 +141,24 @@ impl Journal {
             tainted: record.state == AuthorityState::Tainted,
         });
         Ok(bundle
-            .with_jwt_keys(jwt_keys)
-            .with_tainted(|root| self.is_tainted(&Fingerprint::of(root))))
+            .with_jwt_keys(jwt_keys.chain(self.appended.jwt_keys().iter().cloned()))
+            .with_tainted(|root| self.is_tainted(root)))
     }
 
     /// How many JWT keys are in the bundle.
     #[must_use]
     pub fn jwt_key_count(&self) -> usize {
-        self.jwt_ledger().records.len()
+        self.jwt_ledger().records.len() + self.appended.jwt_keys().len()
     }
 
-    fn is_tainted(&self, root: &Fingerprint) -> bool {
-        let mut under = self.ledger().records.iter().filter(|it| it.root == *root);
+    fn is_tainted(&self, root: &CertificateDer<'_>) -> bool {
+        let fingerprint = Fingerprint::of(root);
+        let records = self.ledger().records.iter();
+        let mut under = records.filter(|it| it.root == fingerprint).peekable();
+        if under.peek().is_none() {
+            let mut appended = self.appended.roots();
+            return appended.any(|it| it.certificate == *root && it.tainted);
+        }
         under.all(|record| record.state == AuthorityState::Tainted)
     }
 
@@ -196,33 +213,26 @@ impl Journal {
     #[must_use]
     pub fn after_jwt(self, step: &Step, now: Timestamp) -> Self {
         let ledger = self.jwt_ledger().clone().after(step, now);
+        self.with_jwt_ledger(ledger)
+    }
+
+    /// The journal without authorities of others that ended long ago, and how many those were.
+    #[must_use]
+    pub fn pruned(self, now: Timestamp) -> (Self, usize) {
+        let (appended, gone) = self.appended.pruned(now);
+        (Self { appended, ..self }, gone)
+    }
+
+    pub(super) fn with_ledger(self, ledger: Ledger) -> Self {
         Self {
-            jwt_keys: self.jwt_keys.with_ledger(ledger),
+            cas: self.cas.with_ledger(ledger),
             ..self
         }
     }
 
-    /// The journal with a CA tainted, as [`Ledger::taint`] has it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn taint(self, id: &AuthorityId) -> Result<Self, AuthorityError> {
-        let ledger = self.ledger().clone().taint(id)?;
-        Ok(self.with_ledger(ledger))
-    }
-
-    /// The journal with a CA revoked, as [`Ledger::revoke`] has it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn revoke(self, id: &AuthorityId) -> Result<Self, AuthorityError> {
-        let ledger = self.ledger().clone().revoke(id)?;
-        Ok(self.with_ledger(ledger))
-    }
-
-    fn with_ledger(self, ledger: Ledger) -> Self {
+    pub(super) fn with_jwt_ledger(self, ledger: Ledger) -> Self {
         Self {
-            cas: self.cas.with_ledger(ledger),
+            jwt_keys: self.jwt_keys.with_ledger(ledger),
             ..self
         }
     }
@@ -251,7 +261,7 @@ mod tests {
             PrivateKey, RotationPolicy, SvidRequest, advance,
             fixtures::{ca_params, issued_by, now, root, secret, trust_domain},
         },
-        spiffe::{CaCertificateError, PemError, X509Authority, verify_jwt_svid, verify_x509_svid},
+        spiffe::{CaCertificateError, PemError, verify_jwt_svid, verify_x509_svid},
     };
 
     const KEY_SUFFIX: &str = ".key";
@@ -444,15 +454,38 @@ mod tests {
 
     #[test]
     fn a_root_is_tainted_with_all_that_is_under_it() {
-        let journal = own(&own(&own(&active(), later(85)), later(85)), later(141));
-        let old = journal.ledger().records()[0].id.clone();
-        let journal = journal.taint(&old).unwrap();
-        let bundle = journal.bundle().unwrap();
-        let tainted = bundle
-            .x509_authorities()
-            .iter()
-            .map(X509Authority::is_tainted);
-        assert_eq!(tainted.collect::<Vec<_>>(), [true, false]);
+        let top = root(ca_params("root"));
+        let import = |name| {
+            let ca = issued_by(&top, ca_params(name));
+            let data = secret(&[&ca], ca.key(), &[&top]);
+            Arc::new(CertificateAuthority::import(&data, &trust_domain(), now()).unwrap())
+        };
+        let pass = |journal: &Journal, ca, minutes| {
+            let at = now() + SignedDuration::from_mins(minutes);
+            pass(journal, AuthorityOrigin::Imported, Some(ca), at)
+        };
+        let mut journal = Journal::new(trust_domain());
+        for (ca, at) in ["a", "b", "c"].map(import).iter().zip([0, 10, 20]) {
+            journal = pass(&pass(&pass(&journal, ca, at), ca, at), ca, at + 6);
+        }
+        assert_eq!(states(&journal), ["old", "old", "active"]);
+        let taint = |journal: Journal, index: usize| {
+            let id = journal.ledger().records()[index].id.clone();
+            let ledger = journal.ledger().clone().taint(&id).unwrap();
+            journal.with_ledger(ledger)
+        };
+        let is_tainted = |journal: &Journal| {
+            let bundle = journal.bundle().unwrap();
+            let [root] = bundle.x509_authorities() else {
+                panic!("one root");
+            };
+            root.is_tainted()
+        };
+        journal = taint(taint(journal, 0), 1);
+        assert!(!is_tainted(&journal), "what lives verifies to it");
+        let mut ledger = journal.ledger().clone();
+        ledger.records[2].state = AuthorityState::Tainted;
+        assert!(is_tainted(&journal.with_ledger(ledger)));
     }
 
     #[test]
@@ -498,23 +531,6 @@ mod tests {
         assert_eq!(words, ["prepared", "active"]);
         assert_eq!(status[1].not_after, later(168).to_string());
         assert_eq!(status[1].id.len(), 40);
-    }
-
-    #[test]
-    fn taints_and_revokes_old_authorities_only() {
-        let journal = own(&own(&own(&active(), later(85)), later(85)), later(141));
-        let ids: Vec<_> = journal
-            .ledger()
-            .records()
-            .iter()
-            .map(|r| r.id.clone())
-            .collect();
-        let refused = journal.clone().taint(&ids[1]).unwrap_err();
-        assert_eq!(refused, AuthorityError::Active);
-        let journal = restarted(&journal.taint(&ids[0]).unwrap());
-        assert_eq!(states(&journal), ["tainted", "active"]);
-        let journal = restarted(&journal.revoke(&ids[0]).unwrap());
-        assert_eq!(journal.bundle().unwrap().roots().count(), 1);
     }
 
     #[test]

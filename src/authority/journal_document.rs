@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
-use super::{AuthorityOrigin, AuthorityState, CaCertificates, JournalError, Record};
-use crate::spiffe::{CaCertificate, Fingerprint, PemError, PublicKey, TrustDomainName, pem};
+use super::{AppendedRoot, AuthorityOrigin, AuthorityState, CaCertificates, JournalError, Record};
+use crate::spiffe::{
+    CaCertificate, Fingerprint, JwtKey, PemError, PublicKey, TrustDomainName, pem,
+};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,6 +22,10 @@ pub(super) struct Document {
     pub(super) authorities: Vec<CaEntry>,
     #[serde(default)]
     pub(super) jwt_authorities: Vec<JwtEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) appended_roots: Vec<AppendedRootEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) appended_jwt_keys: Vec<AppendedJwtKeyEntry>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,13 +115,12 @@ impl JwtEntry {
     }
 
     pub(super) fn public_key(&self) -> Result<PublicKey, JournalError> {
-        let der = BASE64_STANDARD.decode(&self.public_key).ok();
-        let key = der.and_then(|der| PublicKey::from_spki(&der).ok());
         let id = &self.id;
         // It is part of a Secret's key.
-        let is_sound = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        key.filter(|_| is_sound)
-            .ok_or_else(|| JournalError::JwtKey { id: id.clone() })
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(JournalError::JwtKey { id: id.clone() });
+        }
+        public_key(id, &self.public_key)
     }
 
     pub(super) fn record(&self) -> Record {
@@ -126,6 +131,73 @@ impl JwtEntry {
         };
         jwt_record(&self.id, self.expires_at, self.state, times)
     }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AppendedRootEntry {
+    certificate: String,
+    tainted: bool,
+}
+
+impl From<&AppendedRoot> for AppendedRootEntry {
+    fn from(root: &AppendedRoot) -> Self {
+        Self {
+            certificate: pem::encode_certificates([&root.certificate]),
+            tainted: root.tainted,
+        }
+    }
+}
+
+impl AppendedRootEntry {
+    pub(super) fn root(&self) -> Result<AppendedRoot, JournalError> {
+        let certificates = pem::certificates(self.certificate.as_bytes())
+            .map_err(|source| JournalError::Pem { source })?;
+        let certificate = certificates.into_iter().next();
+        let source = PemError::NoCertificate;
+        Ok(AppendedRoot {
+            certificate: certificate.ok_or(JournalError::Pem { source })?,
+            tainted: self.tainted,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AppendedJwtKeyEntry {
+    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    public_key: String,
+    tainted: bool,
+}
+
+impl From<&JwtKey> for AppendedJwtKeyEntry {
+    fn from(key: &JwtKey) -> Self {
+        Self {
+            id: key.key_id.clone(),
+            expires_at: key.expires_at,
+            public_key: BASE64_STANDARD.encode(key.public_key.spki()),
+            tainted: key.tainted,
+        }
+    }
+}
+
+impl AppendedJwtKeyEntry {
+    pub(super) fn key(&self) -> Result<JwtKey, JournalError> {
+        Ok(JwtKey {
+            key_id: self.id.clone(),
+            public_key: public_key(&self.id, &self.public_key)?,
+            expires_at: self.expires_at,
+            tainted: self.tainted,
+        })
+    }
+}
+
+fn public_key(id: &str, base64: &str) -> Result<PublicKey, JournalError> {
+    let der = BASE64_STANDARD.decode(base64).ok();
+    let key = der.and_then(|der| PublicKey::from_spki(&der).ok());
+    key.ok_or_else(|| JournalError::JwtKey { id: id.to_owned() })
 }
 
 #[derive(Clone, Copy)]

@@ -9,9 +9,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    AuthorityId, AuthorityState, CertificateAuthority, Journal, JwtAuthority, KeyError, PrivateKey,
-    Record, SubjectError,
-    journal_document::{CaEntry, Document, JwtEntry},
+    Appended, AuthorityId, AuthorityState, CertificateAuthority, Journal, JwtAuthority, KeyError,
+    PrivateKey, Record, SubjectError,
+    journal_document::{AppendedJwtKeyEntry, AppendedRootEntry, CaEntry, Document, JwtEntry},
     slots::{Material, Slots, needs_key},
 };
 use crate::spiffe::{CaCertificateError, PemError, PublicKey, TrustDomainName};
@@ -77,11 +77,18 @@ impl Journal {
             Ok((record, Material::Signing(Arc::new(authority))))
         });
         let jwt_keys = jwt_keys.collect::<Result<_, _>>()?;
+        let roots = document.appended_roots.iter().map(AppendedRootEntry::root);
+        let roots: Vec<_> = roots.collect::<Result<_, _>>()?;
+        let appended_keys = document.appended_jwt_keys.iter();
+        let appended_keys = appended_keys.map(AppendedJwtKeyEntry::key);
+        let appended = Appended::read(roots, appended_keys.collect::<Result<_, _>>()?)
+            .map_err(|source| JournalError::Certificate { source })?;
         Ok(Self {
             trust_domain: document.trust_domain,
             // The number is that of the journal as a whole, of which the parts are summands.
             cas: Slots::read(cas, document.sequence, document.lineage)?,
             jwt_keys: Slots::read(jwt_keys, 0, None)?,
+            appended,
         })
     }
 
@@ -111,6 +118,8 @@ impl Journal {
             sequence: self.sequence(),
             authorities,
             jwt_authorities,
+            appended_roots: self.appended.roots().map(Into::into).collect(),
+            appended_jwt_keys: self.appended.jwt_keys().iter().map(Into::into).collect(),
         };
         // Strings and numbers only: this cannot fail.
         let document = serde_json::to_vec_pretty(&document).unwrap_or_default();

@@ -208,6 +208,9 @@ impl Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
+    /// It is tainted.
+    #[error("the authority is tainted already")]
+    AlreadyTainted,
     /// It signs.
     #[error("the authority is active; activate another one first")]
     Active,
@@ -320,9 +323,15 @@ impl Ledger {
     /// Marks the old CAs of this ID: their leaves are to be replaced.
     ///
     /// # Errors
-    /// When there is none, or one of them may still sign.
+    /// When there is none, one of them may still sign, or all are tainted.
     pub fn taint(mut self, id: &AuthorityId) -> Result<Self, AuthorityError> {
         self.check_retired(id)?;
+        if self
+            .states_of(id)
+            .all(|state| state == AuthorityState::Tainted)
+        {
+            return Err(AuthorityError::AlreadyTainted);
+        }
         for record in self.records.iter_mut().filter(|r| r.id == *id) {
             record.state = AuthorityState::Tainted;
         }

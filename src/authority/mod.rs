@@ -9,13 +9,17 @@
 //! - [`JwtAuthority`]: a key that signs JWT-SVIDs.
 //! - [`next_step`]: the state machine of rotation, the same for both. [`Journal`]: both, in the
 //!   durable form, with the keys.
+//! - [`Command`]: what people and tools may do to a journal. [`Appended`]: authorities of others.
 //! - [`Authority`]: what a signer needs of a journal.
 //!
 //! The order that makes rotation safe: write the journal, then publish its bundle, then confirm
 //! that to [`advance()`]; a CA becomes active only in a journal written after that.
 
 mod advance;
+mod appended;
 mod certificate_authority;
+mod command;
+mod downstream;
 #[cfg(test)]
 mod fixtures;
 pub mod import;
@@ -29,14 +33,18 @@ mod pod_certificate_times;
 mod rotation;
 #[cfg(test)]
 mod rotation_simulation;
+mod sign_error;
 mod slots;
 
 use std::sync::Arc;
 
 pub use advance::{Advance, AdvanceError, AuthoritySettings, Done, advance};
-pub use certificate_authority::{
-    CaCertificates, CertificateAuthority, SignError, SignedSvid, SubjectError, SvidRequest,
+pub use appended::{
+    AppendError, Appended, AppendedRoot, MAX_APPENDED_JWT_KEYS, MAX_APPENDED_ROOTS,
 };
+pub use certificate_authority::{CaCertificates, CertificateAuthority, SignedSvid, SvidRequest};
+pub use command::{AuthorityKind, Command, CommandError};
+pub use downstream::{DownstreamCaRequest, SignedCa};
 pub use import::ImportError;
 pub use journal::Journal;
 pub use journal_secret::{DOCUMENT, JournalError};
@@ -49,8 +57,9 @@ pub use pod_certificate_times::{
     BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
 };
 pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
+pub use sign_error::{SignError, SubjectError};
 
-use crate::spiffe::{Bundle, BundleError};
+use crate::spiffe::{Bundle, BundleError, Fingerprint};
 
 /// What a signer needs: the CA and the JWT key that are active, and the bundle that what they sign
 /// verifies to. Immutable; a rotation makes a new one.
@@ -88,6 +97,30 @@ impl Authority {
     #[must_use]
     pub fn jwt(&self) -> Option<&JwtAuthority> {
         self.jwt.as_deref()
+    }
+
+    /// Whether both say the same and sign by the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.state() == other.state()
+    }
+
+    /// Whether it was made of `journal` or of a later state of that.
+    #[must_use]
+    pub fn is_as_late_as(&self, journal: &Journal) -> bool {
+        let signs = journal.active().map(|ca| ca.certificates().fingerprint());
+        let signs_tokens = journal.active_jwt().map(|jwt| jwt.key_id());
+        let (sequence, ca, jwt) = self.state();
+        sequence > journal.sequence()
+            || (sequence == journal.sequence() && Some(ca) == signs && jwt == signs_tokens)
+    }
+
+    fn state(&self) -> (u64, &Fingerprint, Option<&str>) {
+        (
+            self.bundle.sequence(),
+            self.ca.certificates().fingerprint(),
+            self.jwt().map(JwtAuthority::key_id),
+        )
     }
 
     /// The bundle.

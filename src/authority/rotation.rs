@@ -28,6 +28,7 @@ const PREPARE: (i32, SignedDuration) = (2, SignedDuration::from_hours(30 * 24));
 const ACTIVATE: (i32, SignedDuration) = (6, SignedDuration::from_hours(7 * 24));
 /// How long the root of an expired CA stays in the bundle (SPIRE).
 const PRUNE_AFTER: SignedDuration = SignedDuration::from_hours(24);
+
 /// What is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationPolicy {
@@ -68,6 +69,11 @@ pub fn next_step(
         .or_else(|| decision.prepare())
 }
 
+/// Whether an authority that ended at `not_after` has been in the bundle for long enough.
+pub(super) fn is_to_be_pruned(not_after: Timestamp, now: Timestamp) -> bool {
+    not_after.duration_until(now) > PRUNE_AFTER
+}
+
 struct Decision<'a> {
     ledger: &'a Ledger,
     policy: &'a RotationPolicy,
@@ -82,7 +88,7 @@ impl Decision<'_> {
             .iter()
             .find(|record| {
                 matches!(record.state, AuthorityState::Old | AuthorityState::Tainted)
-                    && record.not_after.duration_until(self.observed.now) > PRUNE_AFTER
+                    && is_to_be_pruned(record.not_after, self.observed.now)
             })?
             .fingerprint
             .clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -10,9 +11,10 @@ use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, watcher};
 use tokio::task::JoinSet;
 
-use crate::api::{ClusterSPIFFEID, ClusterStaticEntry};
+use crate::api::{ClusterSPIFFEID, ClusterStaticEntry, RegistrationEntry};
 use crate::clusters::identities::Identities;
 use crate::clusters::watch::{News, ObjectKey, decoded, follow};
+use crate::runtime::clock::now;
 use crate::runtime::context::Context;
 use crate::runtime::health::Health;
 
@@ -23,6 +25,9 @@ const NODES: &str = "nodes";
 const ENDPOINT_SLICES: &str = "EndpointSlices";
 const CLUSTER_SPIFFE_IDS: &str = "ClusterSPIFFEIDs";
 const CLUSTER_STATIC_ENTRIES: &str = "ClusterStaticEntries";
+const REGISTRATION_ENTRIES: &str = "RegistrationEntries";
+/// How often entries are looked at that expire.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
 
 /// Starts all watches, and the work they cause.
 pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
@@ -33,6 +38,7 @@ pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
         ENDPOINT_SLICES,
         CLUSTER_SPIFFE_IDS,
         CLUSTER_STATIC_ENTRIES,
+        REGISTRATION_ENTRIES,
     ];
     all.into_iter().for_each(|name| health.expect(name));
     let identities = Arc::clone(&context.identities);
@@ -43,6 +49,8 @@ pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
     tasks.spawn(endpoint_slices(context.clone(), health.clone()));
     tasks.spawn(cluster_spiffe_ids(context.clone(), health.clone()));
     tasks.spawn(cluster_static_entries(context.clone(), health.clone()));
+    tasks.spawn(registration_entries(context.clone(), health.clone()));
+    tasks.spawn(expire_entries(Arc::clone(&context.identities)));
 }
 
 /// What was seen in the list under way, if there is one.
@@ -234,4 +242,42 @@ async fn cluster_static_entries(context: Context, health: Health) {
         },
     )
     .await;
+}
+
+async fn registration_entries(context: Context, health: Health) {
+    const KIND: &str = "RegistrationEntry";
+    let api = Api::<DeserializeGuard<RegistrationEntry>>::all(context.client.clone());
+    let identities = Arc::<Identities>::clone(&context.identities);
+    let mut listing = Listing::new();
+    let watcher = watcher(api, watcher::Config::default());
+    follow(
+        watcher,
+        KIND,
+        Arc::clone(&context.metrics),
+        |news| match decoded(KIND, news) {
+            News::Applied(object) => {
+                listing.see(|| object.metadata.name.clone().unwrap_or_default());
+                identities.apply_registration_entry(&object, now().as_second());
+            }
+            News::Deleted(key) => identities.delete_registration_entry(&key.name),
+            News::Undecodable(key) => listing.see(|| key.name),
+            News::ListStarted => {
+                listing.start();
+                identities.list_registration_entries();
+            }
+            News::ListCompleted => {
+                identities.retain_registration_entries(&listing.complete());
+                health.done(REGISTRATION_ENTRIES);
+            }
+        },
+    )
+    .await;
+}
+
+/// Lets entries whose time is over count no more.
+async fn expire_entries(identities: Arc<Identities>) {
+    loop {
+        tokio::time::sleep(EXPIRY_PERIOD).await;
+        identities.expire_entries(now().as_second());
+    }
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use crate::api::duration::{self, ParseDurationError};
 use crate::api::{
     AuthoritySource, BundleConfigMapSettings, CaKeyType, CaSubject, DeletionPolicy, JwtKeyType,
     TrustDomainSpec,
 };
+use crate::authority::{AuthorityOrigin, AuthoritySettings, PROPAGATION, RotationPolicy};
 use crate::domains::ServerSettings;
 use crate::domains::names::{default_signer_name, signer_name_error};
 use crate::registration;
@@ -106,6 +109,25 @@ pub enum SettingsError {
 }
 
 impl DomainSettings {
+    /// What its authorities are to be.
+    #[must_use]
+    pub fn authority_settings(&self) -> AuthoritySettings {
+        let origin = match self.authority.secret_ref {
+            Some(_) => AuthorityOrigin::Imported,
+            None => AuthorityOrigin::SelfSigned,
+        };
+        AuthoritySettings {
+            policy: RotationPolicy {
+                origin,
+                propagation: PROPAGATION,
+            },
+            key_type: self.key_type,
+            ca_ttl: SignedDuration::try_from(self.ca_ttl).unwrap_or(SignedDuration::MAX),
+            subject: self.subject.clone(),
+            jwt_key_type: self.jwt_key_type,
+        }
+    }
+
     /// Whether the keys go when the TrustDomain is deleted.
     #[must_use]
     pub fn goes_with_object(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::{
     entry_error::EntryError,
@@ -276,6 +277,20 @@ impl SourceKind {
             Self::ClusterSpiffeId | Self::ClusterStaticEntry => "spire.spiffe.io/v1alpha1",
             Self::RegistrationEntry => "spiffe-operator.io/v1alpha1",
         }
+    }
+}
+
+impl Source {
+    /// The object of this kind with this metadata; none without a name.
+    pub(super) fn of(kind: SourceKind, meta: &ObjectMeta) -> Option<Self> {
+        let seconds = |time: &Time| time.0.as_second();
+        Some(Self {
+            kind,
+            name: meta.name.as_deref()?.into(),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            created: meta.creation_timestamp.as_ref().map_or(0, seconds),
+            deleted: meta.deletion_timestamp.as_ref().map(seconds),
+        })
     }
 }
 

@@ -184,10 +184,10 @@ pub(super) fn revision(entry: &Entry) -> i64 {
 }
 
 /// A hash over parts that cannot run into one another.
-struct Content(Context);
+pub(super) struct Content(Context);
 
 impl Content {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Context::new(&SHA256))
     }
 
@@ -197,7 +197,7 @@ impl Content {
         self.0.update(bytes);
     }
 
-    fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
@@ -211,7 +211,7 @@ impl Content {
     }
 
     /// The first `N` bytes of it; a hash has 32.
-    fn finish<const N: usize>(self) -> [u8; N] {
+    pub(super) fn finish<const N: usize>(self) -> [u8; N] {
         let mut beginning = [0; N];
         let digest = self.0.finish();
         let bytes = beginning.iter_mut().zip(digest.as_ref());

@@ -17,6 +17,7 @@ mod go_value;
 pub mod labels;
 mod masking;
 mod pod_entry;
+mod registration_entry;
 mod registry;
 pub mod report;
 pub mod selector;
@@ -38,6 +39,9 @@ pub use entry_error::EntryError;
 pub use entry_id::{EntryId, EntryIdError};
 pub use facts::{FieldSet, NodeFacts, PodDetail, PodFacts};
 pub use labels::{Interner, Labels};
+pub use registration_entry::{
+    RegistrationEntryError, parse_registration_entry, registration_entry_name,
+};
 pub use registry::{Registry, Right};
 pub use report::{
     Change, ClusterSpiffeIdReport, InForce, MatchOutcome, Obstacle, PodReport, RemovalCause,

@@ -11,12 +11,9 @@ use x509_parser::{
 };
 
 use super::{
-    Fingerprint, KeyId, PublicKey, SerialNumber, TrustDomainName,
-    certificate::{name, params},
+    Fingerprint, KeyId, PublicKey, SerialNumber, Subject, TrustDomainName, certificate::params,
+    subject::SERIAL_NUMBER,
 };
-
-/// `serialNumber` (X.520 §6.2.9).
-const SERIAL_NUMBER: &[u64] = &[2, 5, 4, 5];
 
 /// What a self-signed CA certificate says.
 #[derive(Clone, Copy, Debug)]
@@ -43,25 +40,73 @@ pub struct CaProfile<'a> {
 impl CaProfile<'_> {
     /// What the CA's own key signs.
     pub(crate) fn params(self) -> Result<CertificateParams, rcgen::Error> {
-        let mut params = params(
+        let params = params(
             self.serial,
             self.not_before,
             self.not_after,
             self.public_key,
         )?;
         let serial = self.serial.to_string();
-        params.distinguished_name = name([
+        let subject = Subject::of([
             (DnType::CountryName, self.country),
             (DnType::OrganizationName, self.organization),
             (DnType::CommonName, self.common_name),
             (DnType::from_oid(SERIAL_NUMBER), Some(&serial)),
         ]);
-        let uri = self.trust_domain.id().try_into()?;
-        params.subject_alt_names.push(SanType::URI(uri));
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        with_profile(params, subject, self.trust_domain)
+    }
+}
+
+/// What the CA certificate of a server below ours says.
+#[derive(Clone, Copy, Debug)]
+pub struct DownstreamCaProfile<'a> {
+    /// The trust domain; its ID is the only alternative name.
+    pub trust_domain: &'a TrustDomainName,
+    /// The CA above, of which it has the subject.
+    pub issuer: &'a CaCertificate,
+    /// How many CAs there are above it, the root not counted unless it is the only one.
+    pub depth: usize,
+    /// The CA's key.
+    pub public_key: &'a PublicKey,
+    /// The serial number, in the subject as in [`CaProfile::serial`].
+    pub serial: SerialNumber,
+    /// Start of validity; fractions of a second are dropped.
+    pub not_before: Timestamp,
+    /// End of validity; fractions of a second are dropped.
+    pub not_after: Timestamp,
+}
+
+impl DownstreamCaProfile<'_> {
+    /// What an issuer signs.
+    pub(crate) fn params(self) -> Result<CertificateParams, rcgen::Error> {
+        let params = params(
+            self.serial,
+            self.not_before,
+            self.not_after,
+            self.public_key,
+        )?;
+        let unit = format!("DOWNSTREAM-{}", self.depth);
+        let subject = self
+            .issuer
+            .parsed_subject()?
+            .downstream(&unit, &self.serial.to_string());
+        let mut params = with_profile(params, subject, self.trust_domain)?;
+        params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
+}
+
+fn with_profile(
+    mut params: CertificateParams,
+    subject: Subject,
+    trust_domain: &TrustDomainName,
+) -> Result<CertificateParams, rcgen::Error> {
+    params.distinguished_name = subject.into_name();
+    let uri = trust_domain.id().try_into()?;
+    params.subject_alt_names.push(SanType::URI(uri));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 /// A certificate that may sign certificates, with what we need to know of it at hand.
@@ -167,6 +212,14 @@ impl CaCertificate {
                     &parsed.signature_value.data,
                 )
             })
+    }
+
+    /// Its subject, to be written anew.
+    fn parsed_subject(&self) -> Result<Subject, rcgen::Error> {
+        let parsed = X509Certificate::from_der(&self.der).ok();
+        parsed
+            .and_then(|(_, parsed)| Subject::read(parsed.subject()).ok())
+            .ok_or(rcgen::Error::CouldNotParseCertificate)
     }
 
     /// Whether it names itself as its issuer.

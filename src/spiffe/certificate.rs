@@ -6,9 +6,7 @@ use aws_lc_rs::{
     rand::{SecureRandom, SystemRandom},
 };
 use jiff::Timestamp;
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, DnValue, KeyIdMethod, string::PrintableString,
-};
+use rcgen::{CertificateParams, KeyIdMethod};
 use time::OffsetDateTime;
 
 use super::PublicKey;
@@ -56,22 +54,6 @@ pub(crate) fn params(
     params.not_after = whole_seconds(not_after)?;
     params.key_identifier_method = KeyIdMethod::PreSpecified(public_key.key_id().0);
     Ok(params)
-}
-
-/// A name of one RDN an attribute; those without a value are left out. Values are printable strings
-/// where they can be, as Go writes them.
-pub(crate) fn name<const N: usize>(attributes: [(DnType, Option<&str>); N]) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    for (attribute, value) in attributes {
-        if let Some(value) = value {
-            let value = PrintableString::try_from(value).map_or_else(
-                |_| DnValue::Utf8String(value.to_owned()),
-                DnValue::PrintableString,
-            );
-            name.push(attribute, value);
-        }
-    }
-    name
 }
 
 /// SHA-256 of a certificate, which names it beyond doubt.

@@ -134,7 +134,7 @@ impl From<PublicKeyError> for CsrError {
     }
 }
 
-fn check_length(bytes: &[u8]) -> Result<(), CsrError> {
+pub(super) fn check_length(bytes: &[u8]) -> Result<(), CsrError> {
     if bytes.len() > MAX_REQUEST_LENGTH {
         return Err(CsrError::TooLarge {
             length: bytes.len(),
@@ -143,7 +143,7 @@ fn check_length(bytes: &[u8]) -> Result<(), CsrError> {
     Ok(())
 }
 
-fn check_kind(key: PublicKey) -> Result<PublicKey, CsrError> {
+pub(super) fn check_kind(key: PublicKey) -> Result<PublicKey, CsrError> {
     match key.kind() {
         KeyKind::Rsa { bits } if !RSA_BITS.contains(&bits) => Err(CsrError::UnsupportedKey {
             found: format!("an RSA key of {bits} bits"),

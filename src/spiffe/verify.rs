@@ -47,6 +47,13 @@ pub fn check_x509_svid(leaf: &CertificateDer<'_>) -> Result<SpiffeId, VerifyErro
     id_of(&parsed)
 }
 
+/// Whether `certificate` can be the root of a path; one in a bundle that cannot spoils the whole
+/// bundle.
+#[must_use]
+pub fn is_trust_anchor(certificate: &CertificateDer<'_>) -> bool {
+    webpki::anchor_from_trusted_cert(certificate).is_ok()
+}
+
 /// What [`check_x509_svid`] says of a certificate that is parsed already.
 pub(crate) fn id_of(leaf: &X509Certificate<'_>) -> Result<SpiffeId, VerifyError> {
     let basic_constraints = leaf.basic_constraints();

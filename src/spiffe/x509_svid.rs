@@ -4,16 +4,15 @@
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 
-use super::{
-    PublicKey, SerialNumber, SpiffeId,
-    certificate::{name, params},
-};
+use super::{PublicKey, SerialNumber, SpiffeId, Subject, certificate::params};
 
 /// What the certificate of a workload, agent or server says.
 #[derive(Clone, Copy, Debug)]
 pub struct X509SvidProfile<'a> {
     /// The identity, the only URI among the alternative names.
     pub id: &'a SpiffeId,
+    /// The subject, where it is not SPIRE's usual one.
+    pub subject: Option<&'a Subject>,
     /// DNS names in the order in which they are listed; the first is the common name, too.
     pub dns_names: &'a [String],
     /// The holder's key.
@@ -35,14 +34,17 @@ impl X509SvidProfile<'_> {
             self.not_after,
             self.public_key,
         )?;
-        params.distinguished_name = name([
-            (DnType::CountryName, Some("US")),
-            (DnType::OrganizationName, Some("SPIRE")),
-            (
-                DnType::CommonName,
-                self.dns_names.first().map(String::as_str),
-            ),
-        ]);
+        let subject = self.subject.cloned().unwrap_or_else(|| {
+            Subject::of([
+                (DnType::CountryName, Some("US")),
+                (DnType::OrganizationName, Some("SPIRE")),
+            ])
+        });
+        let subject = match self.dns_names.first() {
+            Some(first) => subject.with(DnType::CommonName, first),
+            None => subject,
+        };
+        params.distinguished_name = subject.into_name();
         for dns_name in self.dns_names {
             let dns_name = dns_name.as_str().try_into()?;
             params.subject_alt_names.push(SanType::DnsName(dns_name));

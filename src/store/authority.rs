@@ -132,14 +132,39 @@ impl AuthorityStore {
         labels: BTreeMap<String, String>,
         owner_reference: Option<OwnerReference>,
     ) -> Result<StoredJournal, SaveError> {
-        let name = Self::secret_name(owner);
         let mut metadata = previous
             .map(|previous| previous.metadata.clone())
             .unwrap_or_default();
-        metadata.name = Some(name.clone());
-        metadata.managed_fields = None;
+        metadata.name = Some(Self::secret_name(owner));
         metadata.labels.get_or_insert_default().extend(labels);
         metadata.owner_references = owner_reference.map(|reference| vec![reference]);
+        self.write(owner, journal, metadata, previous.is_some())
+            .await
+    }
+
+    /// Writes `journal` in place of `previous`, of which all else stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub async fn replace(
+        &self,
+        owner: &str,
+        journal: Journal,
+        previous: &StoredJournal,
+    ) -> Result<StoredJournal, SaveError> {
+        self.write(owner, journal, previous.metadata.clone(), true)
+            .await
+    }
+
+    async fn write(
+        &self,
+        owner: &str,
+        journal: Journal,
+        mut metadata: ObjectMeta,
+        exists: bool,
+    ) -> Result<StoredJournal, SaveError> {
+        let name = Self::secret_name(owner);
+        metadata.managed_fields = None;
         let data = journal.to_secret_data();
         let mut secret = Secret {
             metadata,
@@ -152,9 +177,10 @@ impl AuthorityStore {
             ..Secret::default()
         };
         let parameters = PostParams::default();
-        let outcome = match previous {
-            Some(_) => call(self.secrets.replace(&name, &parameters, &secret)).await,
-            None => call(self.secrets.create(&parameters, &secret)).await,
+        let outcome = if exists {
+            call(self.secrets.replace(&name, &parameters, &secret)).await
+        } else {
+            call(self.secrets.create(&parameters, &secret)).await
         };
         wipe(&mut secret);
         match outcome {
@@ -165,7 +191,7 @@ impl AuthorityStore {
                     metadata: stored.metadata,
                 })
             }
-            Err(error) if error.is_conflict() || (previous.is_some() && error.is_not_found()) => {
+            Err(error) if error.is_conflict() || (exists && error.is_not_found()) => {
                 Err(SaveError::Conflict { name })
             }
             Err(source) => Err(SaveError::Call { name, source }),

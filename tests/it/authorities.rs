@@ -63,7 +63,8 @@ async fn the_status_says_first_that_work_is_under_way_and_then_who_signs() {
     assert_eq!(last.signer_name, Some(world.signer()));
     assert_eq!(last.cluster_trust_bundle, Some(world.bundle_name()));
     assert_eq!(last.operator_namespace.as_deref(), Some("spiffe-system"));
-    assert_eq!(last.bundle_sequence, Some(1));
+    // The first root, and the first JWT key.
+    assert_eq!(last.bundle_sequence, Some(2));
     let [authority] = last.authorities.as_slice() else {
         panic!("one authority: {:?}", last.authorities)
     };

@@ -43,6 +43,20 @@ fn cluster_static_entry() -> Value {
     })
 }
 
+fn registration_entry() -> Value {
+    json!({
+        "apiVersion": "spiffe-operator.io/v1alpha1",
+        "kind": "RegistrationEntry",
+        "metadata": { "name": unique("entry") },
+        "spec": {
+            "entryID": "a",
+            "spiffeID": "spiffe://example.org/a",
+            "parentID": "spiffe://example.org/spire/server",
+            "selectors": ["unix:uid:0"],
+        },
+    })
+}
+
 fn federated_trust_domain() -> Value {
     json!({
         "apiVersion": "spire.spiffe.io/v1alpha1",
@@ -159,6 +173,35 @@ async fn a_static_entry_is_taken_where_it_can_work() {
         ("/federatesWith", json!([""]), "spec.federatesWith[0]"),
     ];
     check(cluster_static_entry, &accepted, &refused).await;
+}
+
+#[tokio::test]
+async fn a_registration_entry_is_taken_where_spire_server_takes_it() {
+    let accepted = [
+        ("/entryID", json!("my.Entry-1_x")),
+        ("/selectors", json!(["k8s:ns:a", "unix:uid:1"])),
+        ("/x509SVIDTTL", json!("90s")),
+        ("/jwtSVIDTTL", json!("30s")),
+        ("/dnsNames", json!(["a", "*.b"])),
+        ("/federatesWith", json!(["f.org"])),
+        ("/storeSVID", json!(true)),
+        ("/expiresAt", json!(-1)),
+        (
+            "/additionalAttributes",
+            json!({ "disableX509SVIDPrefetch": true, "jwtSVIDIncludeJTI": true }),
+        ),
+    ];
+    let refused = [
+        ("/entryID", json!(""), "spec.entryID"),
+        ("/entryID", json!("a b"), "spec.entryID"),
+        ("/entryID", json!("a".repeat(256)), "spec.entryID"),
+        ("/selectors", json!([]), "should have at least 1 items"),
+        ("/spiffeID", json!("spiffe://example.org"), "spec.spiffeID"),
+        ("/parentID", json!(null), "Required value"),
+        ("/x509SVIDTTL", json!("1 day"), "must be a duration"),
+        ("/expiresAt", json!("tomorrow"), "spec.expiresAt"),
+    ];
+    check(registration_entry, &accepted, &refused).await;
 }
 
 #[tokio::test]
@@ -494,6 +537,7 @@ async fn samples_and_what_helm_installs_are_taken() {
         "config/samples/clusterfederatedtrustdomain.yaml",
         "config/samples/clusterspiffeid.yaml",
         "config/samples/clusterstaticentry.yaml",
+        "config/samples/registrationentry.yaml",
         "config/samples/trustdomain.yaml",
         "tests/it/data/helm-chart.yaml",
     ] {

@@ -154,8 +154,9 @@ async fn assert_one_authority(world: &World, namespace: &str) {
     let secrets = Api::<Secret>::namespaced(world.client.clone(), namespace);
     let secret = secrets.get(&format!("{}.authority", world.class)).await;
     let data = secret.unwrap().data.unwrap();
-    let keys = data.keys().filter(|key| *key != DOCUMENT).count();
-    assert_eq!(keys, 1, "{:?}", data.keys());
+    let keys = data.keys().filter(|key| *key != DOCUMENT);
+    let (jwt, ca): (Vec<_>, Vec<_>) = keys.partition(|key| key.starts_with("jwt-"));
+    assert_eq!((ca.len(), jwt.len()), (1, 1), "{:?}", data.keys());
 }
 
 /// Removes the trust domain, all that was made of it, and the Lease.

@@ -11,6 +11,7 @@
 
 mod agents;
 mod authorities;
+mod authority_commands;
 mod broken_specs;
 mod bundle_faults;
 mod bundles;

@@ -10,8 +10,9 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
-use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry};
+use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry, RegistrationEntry};
 use spiffe_operator::rbac::{BUNDLE_CONFIG_MAP, CLUSTER, NAMESPACED};
+use spiffe_operator::registration::{EntryId, registration_entry_name};
 
 use crate::support::{
     ControlPlane, Operator, Options, SOON, World, apply, condition, documents, merge_patch, unique,
@@ -91,6 +92,14 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     condition::<ClusterSPIFFEID>(&world.client, &id, "Ready", "True").await;
     let fixed = apply_static_entry(&world).await;
     condition::<ClusterStaticEntry>(&world.client, &fixed, "Ready", "True").await;
+    let expired = apply_expired_entry(&world).await;
+    let entries = Api::<RegistrationEntry>::all(world.client.clone());
+    wait_until("an expired entry to be deleted", SOON, || async {
+        let found = entries.get_opt(&expired).await;
+        let found = found.map_err(|error| error.to_string())?;
+        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
+    })
+    .await;
     world.issue().await;
     world.event("default", &uid, "CAActivated").await;
 
@@ -175,6 +184,26 @@ async fn apply_static_entry(world: &World) -> String {
             "spiffeID": format!("spiffe://{}/db", world.trust_domain),
             "parentID": format!("spiffe://{}/node", world.trust_domain),
             "selectors": ["unix:uid:1"],
+        },
+    });
+    apply(&world.client, &object).await.unwrap();
+    name
+}
+
+/// Applies a RegistrationEntry whose time is over, and gives its name.
+async fn apply_expired_entry(world: &World) -> String {
+    let trust_domain = world.trust_domain.parse().unwrap();
+    let name = registration_entry_name(&trust_domain, &EntryId::from_text("expired"));
+    let object = json!({
+        "apiVersion": "spiffe-operator.io/v1alpha1",
+        "kind": "RegistrationEntry",
+        "metadata": { "name": name },
+        "spec": {
+            "entryID": "expired",
+            "spiffeID": format!("spiffe://{trust_domain}/db"),
+            "parentID": format!("spiffe://{trust_domain}/node"),
+            "selectors": ["unix:uid:2"],
+            "expiresAt": 1,
         },
     });
     apply(&world.client, &object).await.unwrap();

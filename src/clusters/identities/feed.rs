@@ -269,7 +269,7 @@ impl Identities {
     }
 
     /// A list is complete, for the first time or again.
-    fn listed(&self, list: List) {
+    pub(super) fn listed(&self, list: List) {
         let mut state = self.lock();
         state.unlisted.remove(&list);
         self.settle(&mut state);

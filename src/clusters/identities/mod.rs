@@ -10,6 +10,7 @@ mod facts;
 mod feed;
 mod objects;
 mod queries;
+mod registrations;
 mod start;
 mod tell;
 
@@ -25,6 +26,8 @@ use crate::api::{
 pub use crate::clusters::identities::entries::NotYetSeen;
 use crate::clusters::identities::facts::Facts;
 use crate::clusters::identities::objects::Objects;
+pub use crate::clusters::identities::registrations::Expired;
+use crate::clusters::identities::registrations::Registrations;
 use crate::clusters::identities::start::List;
 use crate::registration::{
     Change, ClusterSpiffeIdReport, Entry, FieldSet, PodFacts, Registry, Settings, SettingsError,
@@ -126,12 +129,15 @@ pub struct Identities {
     reports: Notify,
     /// [`Self::wanting_last_good`] may have something.
     wanting: Notify,
+    /// RegistrationEntries were seen.
+    seen_registrations: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct State {
     facts: Facts,
     objects: Objects,
+    registrations: Registrations,
     domains: BTreeMap<Arc<str>, Domain>,
     /// The lists that have never been complete.
     unlisted: BTreeSet<List>,
@@ -157,6 +163,7 @@ impl Identities {
             state: Mutex::new(State {
                 facts: Facts::default(),
                 objects: Objects::default(),
+                registrations: Registrations::default(),
                 domains: BTreeMap::new(),
                 unlisted: List::ALL.into(),
                 orphans: BTreeSet::new(),
@@ -169,6 +176,7 @@ impl Identities {
             work: Notify::new(),
             reports: Notify::new(),
             wanting: Notify::new(),
+            seen_registrations: watch::Sender::new(()),
         }
     }
 
@@ -181,6 +189,7 @@ impl Identities {
         let State {
             facts,
             objects,
+            registrations,
             domains,
             ..
         } = &mut *state;
@@ -199,6 +208,7 @@ impl Identities {
                 // Objects come last, so that pods are evaluated once.
                 let mut changes = facts.replay(&mut registry);
                 changes.extend(objects.replay(&mut registry));
+                changes.extend(registrations.replay(&mut registry));
                 let domain = Domain {
                     spec: spec.clone(),
                     registry,

@@ -18,16 +18,18 @@ pub(super) enum List {
     Namespaces,
     Nodes,
     Pods,
+    RegistrationEntries,
 }
 
 impl List {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::ClusterSpiffeIds,
         Self::ClusterStaticEntries,
         Self::EndpointSlices,
         Self::Namespaces,
         Self::Nodes,
         Self::Pods,
+        Self::RegistrationEntries,
     ];
 
     fn as_str(self) -> &'static str {
@@ -38,6 +40,7 @@ impl List {
             Self::Namespaces => "namespaces",
             Self::Nodes => "nodes",
             Self::Pods => "pods",
+            Self::RegistrationEntries => "RegistrationEntries",
         }
     }
 }

@@ -2,8 +2,10 @@
 //! last good specs.
 //!
 //! What they mean is evaluated by [`crate::registration`] as soon as they are seen; here is what
-//! follows from its reports. Every replica restores last good specs; the leader writes.
+//! follows from its reports. Every replica restores last good specs; the leader writes, and deletes
+//! RegistrationEntries that have expired.
 
+mod expire;
 mod objects;
 mod restore;
 mod status;
@@ -28,6 +30,7 @@ const COALESCE: Duration = Duration::from_millis(300);
 pub fn start(context: &Context, tasks: &mut JoinSet<()>) {
     tasks.spawn(reconcile(context.clone()));
     tasks.spawn(restore::last_good_specs(context.clone()));
+    tasks.spawn(expire::registration_entries(context.clone()));
     tasks.spawn(tell::changes(context.clone(), context.identities.changes()));
 }
 

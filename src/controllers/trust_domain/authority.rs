@@ -6,17 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client};
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::api::TrustDomain;
-use crate::authority::{
-    AdvanceError, AuthorityOrigin, AuthoritySettings, CertificateAuthority, Done, Edition, Journal,
-    PROPAGATION, RotationPolicy, advance,
-};
+use crate::authority::{AdvanceError, CertificateAuthority, Done, Edition, Journal, advance};
 use crate::clusters::{CallError, call};
 use crate::controllers::trust_domain::published::labels;
 use crate::domains::{DomainSettings, REPLACE_AUTHORITY_ANNOTATION};
@@ -205,7 +202,7 @@ impl AuthorityKeeper {
         owner: &OwnerReference,
         now: Timestamp,
     ) -> Result<Vec<Done>, KeepError> {
-        let policy = authority_settings(settings);
+        let policy = settings.authority_settings();
         let journal = match &self.journal {
             Some(journal) => journal.clone(),
             None => Journal::new(settings.trust_domain.clone()),
@@ -239,22 +236,5 @@ impl AuthorityKeeper {
         self.journal = Some(stored.journal.clone());
         self.stored = Some(stored);
         Ok(done)
-    }
-}
-
-fn authority_settings(settings: &DomainSettings) -> AuthoritySettings {
-    let origin = match settings.authority.secret_ref {
-        Some(_) => AuthorityOrigin::Imported,
-        None => AuthorityOrigin::SelfSigned,
-    };
-    AuthoritySettings {
-        policy: RotationPolicy {
-            origin,
-            propagation: PROPAGATION,
-        },
-        key_type: settings.key_type,
-        ca_ttl: SignedDuration::try_from(settings.ca_ttl).unwrap_or(SignedDuration::MAX),
-        subject: settings.subject.clone(),
-        jwt_key_type: settings.jwt_key_type,
     }
 }

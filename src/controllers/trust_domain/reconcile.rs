@@ -229,6 +229,11 @@ impl Worker {
         let told = done.iter().filter_map(|done| match done {
             Done::Ca(step) => ca_event(step),
             Done::JwtKey { id, step } => jwt_key_event(id, step),
+            Done::Pruned(count) => {
+                let note =
+                    format!("{count} authorities of others have expired and leave the bundle");
+                Some(("AppendedPruned", note))
+            }
         });
         for (reason, note) in told {
             tracing::info!(

@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 use super::{Registry, tally::Exchange};
 use crate::{
     api::{ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterStaticEntry, ClusterStaticEntrySpec},
@@ -138,7 +136,8 @@ impl Registry {
         object: &ClusterSPIFFEID,
         last_good: Option<&ClusterSpiffeIdSpec>,
     ) {
-        let Some(source) = source_of(SourceKind::ClusterSpiffeId, &object.metadata) else {
+        let Some(source) = Source::of(SourceKind::ClusterSpiffeId, &object.metadata).map(Arc::new)
+        else {
             return;
         };
         let name = source.name.clone();
@@ -171,7 +170,9 @@ impl Registry {
         object: &ClusterStaticEntry,
         last_good: Option<&ClusterStaticEntrySpec>,
     ) -> Vec<Change> {
-        let Some(source) = source_of(SourceKind::ClusterStaticEntry, &object.metadata) else {
+        let Some(source) =
+            Source::of(SourceKind::ClusterStaticEntry, &object.metadata).map(Arc::new)
+        else {
             return Vec::new();
         };
         let name = source.name.clone();
@@ -343,20 +344,4 @@ fn next_state<T: PartialEq>(
         error,
         good,
     }
-}
-
-fn source_of(kind: SourceKind, meta: &ObjectMeta) -> Option<Arc<Source>> {
-    Some(Arc::new(Source {
-        kind,
-        name: meta.name.as_deref()?.into(),
-        uid: meta.uid.as_deref().unwrap_or_default().into(),
-        created: meta
-            .creation_timestamp
-            .as_ref()
-            .map_or(0, |time| time.0.as_second()),
-        deleted: meta
-            .deletion_timestamp
-            .as_ref()
-            .map(|time| time.0.as_second()),
-    }))
 }

@@ -41,6 +41,12 @@ impl Registry {
         self.candidates.winner(entry)
     }
 
+    /// The entries with the key of `entry`, the one in force first.
+    pub fn same_entries(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
+        let rivals = self.candidates.rivals(entry).into_iter();
+        rivals.flat_map(|rivals| std::iter::once(&rivals.winner).chain(&rivals.masked))
+    }
+
     /// The entries in force whose IDs come after `id`, in the order of IDs; all without one.
     pub fn entries_after(&self, id: Option<&EntryId>) -> impl Iterator<Item = &Arc<Entry>> {
         self.index.after(id)
