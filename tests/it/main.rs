@@ -36,6 +36,7 @@ mod render;
 mod rights;
 mod rotation;
 mod spire_authorization;
+mod spire_hostile;
 mod spire_transport;
 mod support;
 mod uninstalling;

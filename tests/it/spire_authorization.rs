@@ -357,10 +357,10 @@ async fn an_administrator_is_also_who_the_trust_domain_names() {
     let world = World::without_trust_domain(control_plane().await).await;
     let id = format!("spiffe://{}/operations", world.trust_domain);
     let secret = unique("ca");
+    shared_operator().await;
     apply(&world.client, &tls_secret(&secret, &ca.pem(), ca.key(), ""))
         .await
         .unwrap();
-    shared_operator().await;
     let port = free_port();
     let spec = |admins: &[&str]| {
         json!({

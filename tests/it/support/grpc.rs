@@ -143,12 +143,24 @@ async fn call_on(
     };
     Ok(Answer {
         code: text("grpc-status").parse().unwrap_or(-1),
-        message: text("grpc-message"),
+        message: unescaped(&text("grpc-message")),
         details: STANDARD_NO_PAD
             .decode(text("grpc-status-details-bin").trim_end_matches('='))
             .unwrap(),
         body: received,
     })
+}
+
+/// A status message without its percent-encoding.
+fn unescaped(message: &str) -> String {
+    let mut parts = message.split('%');
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at(2);
+        text.push(char::from(u8::from_str_radix(code, 16).unwrap()));
+        text.push_str(rest);
+    }
+    text
 }
 
 #[derive(Debug)]
