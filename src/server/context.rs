@@ -11,8 +11,9 @@ use crate::domains::ServerSettings;
 use crate::runtime::context::Context;
 use crate::server::caller::Caller;
 use crate::server::rate_limit::{Limit, RateLimits};
+use crate::server::workers::Workers;
 use crate::spiffe::TrustDomainName;
-use crate::store::DomainStores;
+use crate::store::{AuthorityCommands, DomainStores};
 
 /// One trust domain's server.
 pub struct ServerContext {
@@ -24,10 +25,14 @@ pub struct ServerContext {
     pub settings: watch::Receiver<Arc<ServerSettings>>,
     /// Who signs; none while the authority is not ready.
     pub authority: watch::Receiver<Option<Arc<Authority>>>,
+    /// Changes the authority.
+    pub commands: AuthorityCommands,
     /// What is kept of agents, join tokens and foreign trust domains.
     pub stores: DomainStores,
     /// What all tasks of the process share.
     pub process: Context,
+    /// Who signs and does other work that keeps a core busy.
+    pub workers: Workers,
     /// When the server was started.
     pub started: Instant,
     limits: RateLimits,
@@ -41,6 +46,7 @@ impl ServerContext {
         trust_domain: TrustDomainName,
         settings: watch::Receiver<Arc<ServerSettings>>,
         authority: watch::Receiver<Option<Arc<Authority>>>,
+        commands: AuthorityCommands,
         stores: DomainStores,
         process: Context,
     ) -> Self {
@@ -49,8 +55,10 @@ impl ServerContext {
             trust_domain,
             settings,
             authority,
+            commands,
             stores,
             process,
+            workers: Workers::default(),
             started: Instant::now(),
             limits: RateLimits::default(),
         }

@@ -20,6 +20,7 @@ mod serve;
 mod services;
 mod tls;
 mod validity;
+pub mod workers;
 
 pub use context::ServerContext;
 pub use serve::{Addresses, Listening, run};

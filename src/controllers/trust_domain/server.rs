@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::TrustDomain;
-use crate::authority::Authority;
+use crate::authority::{Authority, AuthoritySettings};
 use crate::controllers::trust_domain::published::{labels, owner_reference};
 use crate::domains::{DomainSettings, ServerSettings};
 use crate::runtime::context::Context;
 use crate::server::{self, Addresses, Listening, ServerContext};
-use crate::store::DomainStores;
+use crate::store::{AuthorityCommands, AuthorityStore, DomainStores};
 
 /// The server of one TrustDomain, where it has one.
 #[derive(Default)]
@@ -25,6 +25,7 @@ struct Running {
     port: u16,
     settings: watch::Sender<Arc<ServerSettings>>,
     authority: watch::Sender<Option<Arc<Authority>>>,
+    authority_settings: watch::Sender<AuthoritySettings>,
     listening: watch::Receiver<Option<Listening>>,
     task: AbortOnDropHandle<()>,
 }
@@ -53,8 +54,15 @@ impl ServerRunner {
                 }
                 changed
             });
+            running
+                .authority_settings
+                .send_replace(settings.authority_settings());
             running.authority.send_if_modified(|old| {
-                let changed = !is_same(old.as_deref(), authority.map(AsRef::as_ref));
+                let is_same = match (old.as_deref(), authority) {
+                    (Some(old), Some(new)) => old.is_same(new),
+                    (old, new) => old.is_none() && new.is_none(),
+                };
+                let changed = !is_same;
                 if changed {
                     *old = authority.cloned();
                 }
@@ -114,11 +122,20 @@ fn start(
         tcp: SocketAddr::new(context.server.ip, wanted.port),
         admin_socket: admin_socket.map(|path| path.replace("{name}", &name).into()),
     };
+    let (authority_settings, followed) = watch::channel(settings.authority_settings());
+    let commands = AuthorityCommands::new(
+        AuthorityStore::new(context.client.clone(), &context.namespace),
+        &name,
+        settings.trust_domain.clone(),
+        followed,
+        authority_receiver.clone(),
+    );
     let server = ServerContext::new(
         name,
         settings.trust_domain.clone(),
         settings_receiver,
         authority_receiver,
+        commands,
         stores,
         context.clone(),
     );
@@ -127,16 +144,8 @@ fn start(
         port: wanted.port,
         settings: settings_sender,
         authority: authority_sender,
+        authority_settings,
         listening,
         task: AbortOnDropHandle::new(tokio::spawn(task)),
     }
-}
-
-/// Whether both sign alike.
-fn is_same(one: Option<&Authority>, other: Option<&Authority>) -> bool {
-    let what = |authority: &Authority| {
-        let ca = authority.ca().certificates().fingerprint().clone();
-        (ca, authority.bundle().sequence())
-    };
-    one.map(what) == other.map(what)
 }

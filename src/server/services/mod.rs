@@ -1,15 +1,28 @@
 //! The services of the API, one module each. What a call may do was decided before it comes here
 //! ([`super::authorization`]); what it asks for is checked here.
 
+mod answer;
+mod bundle;
+mod federation;
+mod ids;
+mod svid;
+
 use std::sync::Arc;
 
 use tonic::service::Routes;
 
 use crate::server::context::ServerContext;
+use crate::server::proto::bundle::bundle_server::BundleServer;
+use crate::server::proto::svid::svid_server::SvidServer;
+
+use self::bundle::BundleService;
+use self::svid::SvidService;
 
 /// What is served over TCP, and on the administration socket, too.
-pub(super) fn over_tcp(_context: &Arc<ServerContext>) -> Routes {
+pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
     Routes::default()
+        .add_service(BundleServer::new(BundleService::new(context)))
+        .add_service(SvidServer::new(SvidService::new(context)))
 }
 
 /// What is served on the administration socket.
