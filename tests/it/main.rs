@@ -21,6 +21,7 @@ mod demo;
 mod drop_in;
 mod end_to_end;
 mod end_to_end_devcluster;
+mod end_to_end_spire_agent;
 mod endpoints;
 mod examples;
 mod foreign_verifiers;

@@ -35,7 +35,7 @@ pub(crate) use authorities::{
 };
 pub(crate) use control_plane::{ControlPlane, Options, control_plane, devcluster, install};
 pub(crate) use faulty_api_server::{Fault, FaultyApiServer};
-pub(crate) use node::NodeCluster;
+pub(crate) use node::{NodeCluster, SOON_ON_A_NODE};
 pub(crate) use objects::{
     apply, apply_dry, documents, merge_patch, namespace, node, pod, service_account,
 };
