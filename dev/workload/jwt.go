@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 )
@@ -33,6 +36,23 @@ func verifyJWT(ctx context.Context, socket, audience, token string) error {
 		return err
 	}
 	defer bundles.Close()
+	return judgeJWT(bundles, audience, token)
+}
+
+// verifyJWTByDocument judges a token by the JWT keys of a SPIFFE bundle document.
+func verifyJWTByDocument(trustDomain, audience, bundlePath, token string) error {
+	domain, err := spiffeid.TrustDomainFromString(trustDomain)
+	if err != nil {
+		return err
+	}
+	bundle, err := spiffebundle.Load(domain, bundlePath)
+	if err != nil {
+		return err
+	}
+	return judgeJWT(bundle, audience, token)
+}
+
+func judgeJWT(bundles jwtbundle.Source, audience, token string) error {
 	svid, err := jwtsvid.ParseAndValidate(token, bundles, []string{audience})
 	if err != nil {
 		return err

@@ -27,6 +27,8 @@ const usage = `usage: workload COMMAND [FLAG]...
   jwt --audience NAME          print a JWT-SVID of the Workload API
   verify-jwt --audience NAME TOKEN
                                verify a JWT-SVID by a bundle of the Workload API and print its SPIFFE ID
+  verify-jwt --trust-domain NAME --audience NAME BUNDLE TOKEN
+                               verify a JWT-SVID by a SPIFFE bundle document and print its SPIFFE ID
 
 jwt and verify-jwt take --socket PATH, that of the Workload API. serve and dial take it too; without
 it serve, dial, show and wait read --dir (default $SPIFFE_CREDENTIAL_FOLDER, else
@@ -83,6 +85,8 @@ func run(command string, args []string) error {
 		return fetchJWT(ctx, *socket, *audience)
 	case command == "verify-jwt" && len(operands) == 1:
 		return verifyJWT(ctx, *socket, *audience, operands[0])
+	case command == "verify-jwt" && len(operands) == 2:
+		return verifyJWTByDocument(*trustDomain, *audience, operands[0], operands[1])
 	case command == "show" && len(operands) == 0:
 		return show(files)
 	case command == "wait" && len(operands) == 0:

@@ -1,4 +1,5 @@
-//! Ten years of rotation on a fake clock, with everything going wrong that can.
+//! Ten years of rotation on a fake clock, with everything going wrong that can: of CAs, whose roots
+//! are published after they are stored, and of JWT keys, which are published by being stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    AuthorityId, AuthorityOrigin, AuthorityState, Edition, Ledger, Observed, PROPAGATION, Record,
-    RotationPolicy, Step, next_step,
+    AuthorityId, AuthorityKind, AuthorityOrigin, AuthorityState, Edition, Ledger, Observed,
+    PROPAGATION, Record, RotationPolicy, Step, next_step,
 };
 use crate::spiffe::Fingerprint;
 
@@ -40,6 +41,7 @@ struct World {
     skew: i64,
     ca_ttl: i64,
     policy: RotationPolicy,
+    kind: AuthorityKind,
     stored: Stored,
     /// What each of two operators last read; none after a restart.
     caches: [Option<(Ledger, u64)>; 2],
@@ -57,7 +59,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, kind: AuthorityKind) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let ca_ttl = [6 * HOUR, DAY, 7 * DAY, 90 * DAY, 400 * DAY][random.random_range(0..5)];
         Self {
@@ -69,6 +71,7 @@ impl World {
                 origin: AuthorityOrigin::SelfSigned,
                 propagation: PROPAGATION,
             },
+            kind,
             stored: Stored {
                 ledger: Ledger::default(),
                 version: 0,
@@ -128,16 +131,15 @@ impl World {
             if version != self.stored.version {
                 return self.count("lost write race");
             }
-            self.stored = Stored {
-                ledger: after.clone(),
-                version: version + 1,
-            };
+            self.write(after.clone());
             version += 1;
         }
         if fault(&mut self.random, 0.1) {
             return self.count("crash after the write");
         }
-        self.publish(&after);
+        if self.kind == AuthorityKind::X509 {
+            self.publish(&after);
+        }
         if fault(&mut self.random, 0.1) {
             return self.count("crash after publishing");
         }
@@ -147,7 +149,10 @@ impl World {
     fn advance(&mut self, before: &Ledger) -> Ledger {
         let mut ledger = before.clone();
         let candidate = self.secret.clone();
-        let published = self.published.clone();
+        let published = match self.kind {
+            AuthorityKind::X509 => self.published.clone(),
+            AuthorityKind::Jwt => roots(before),
+        };
         let now = self.clock();
         let usable = candidate
             .as_ref()
@@ -240,10 +245,44 @@ impl World {
     }
 
     fn write(&mut self, ledger: Ledger) {
+        if self.kind == AuthorityKind::Jwt {
+            self.publish(&ledger);
+        }
         self.stored = Stored {
             ledger,
             version: self.stored.version + 1,
         };
+    }
+
+    /// Makes another one ready, or has it sign before its time.
+    fn force(&mut self) {
+        let ledger = self.stored.ledger.clone();
+        let prepared = ledger.in_state(AuthorityState::Prepared).cloned();
+        if self.random.random_bool(0.7) {
+            let Some(prepared) = prepared else {
+                return;
+            };
+            if let Ok(ledger) = ledger.activate_prepared(&prepared.id, self.clock()) {
+                assert!(
+                    self.ever_published.contains(&prepared.root),
+                    "not published"
+                );
+                self.write(ledger);
+                self.count("force");
+            }
+        } else if ledger.active().is_some() && self.policy.origin == AuthorityOrigin::SelfSigned {
+            let discard = prepared.map(|prepared| Step::Discard {
+                fingerprint: prepared.fingerprint,
+            });
+            let now = self.clock();
+            let ledger = match discard {
+                Some(discard) => ledger.after(&discard, now),
+                None => ledger,
+            };
+            let another = self.make(AuthorityOrigin::SelfSigned, None);
+            self.write(ledger.with_prepared(another));
+            self.count("prepare");
+        }
     }
 
     fn command(&mut self) {
@@ -251,6 +290,10 @@ impl World {
         if records.is_empty() {
             return;
         }
+        if self.random.random_bool(0.5) {
+            return self.force();
+        }
+        let records = self.stored.ledger.records();
         let target = &records[self.random.random_range(0..records.len())];
         let (id, state) = (target.id.clone(), target.state);
         if self.random.random_bool(0.5) {
@@ -268,6 +311,9 @@ impl World {
     }
 
     fn change_secret(&mut self) {
+        if self.kind == AuthorityKind::Jwt {
+            return;
+        }
         match self.random.random_range(0..5) {
             0 => {
                 self.policy.origin = AuthorityOrigin::SelfSigned;
@@ -404,10 +450,23 @@ fn roots(ledger: &Ledger) -> BTreeSet<Fingerprint> {
 
 #[test]
 fn ten_years_of_faults_break_no_promise() {
+    let of_cas = live_ten_years(AuthorityKind::X509);
+    for what in ["import", "reinstate"] {
+        assert!(of_cas.contains_key(what), "{what} never happened");
+    }
+}
+
+#[test]
+fn ten_years_of_faults_break_no_promise_of_jwt_keys() {
+    live_ten_years(AuthorityKind::Jwt);
+}
+
+/// Gives how often each thing happened.
+fn live_ten_years(kind: AuthorityKind) -> BTreeMap<&'static str, u32> {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in 0..12 {
-        let mut world = World::new(seed);
-        println!("seed {seed}, CA lifetime {} h", world.ca_ttl / HOUR);
+        let mut world = World::new(seed, kind);
+        println!("seed {seed}, lifetime {} h", world.ca_ttl / HOUR);
         world.live();
         for (what, count) in world.counts {
             *counts.entry(what).or_default() += count;
@@ -421,23 +480,24 @@ fn ten_years_of_faults_break_no_promise() {
         "crash after the write",
         "crash before the write",
         "discard",
+        "force",
         "generate",
-        "import",
         "issue",
         "lost write race",
+        "prepare",
         "prune",
-        "reinstate",
         "revoke",
         "taint",
     ] {
         assert!(counts.contains_key(what), "{what} never happened");
     }
+    counts
 }
 
 #[test]
 fn a_steady_operator_never_shortens_a_certificate() {
     for ca_ttl in [6 * HOUR, 7 * DAY, 90 * DAY] {
-        let mut world = World::new(0);
+        let mut world = World::new(0, AuthorityKind::X509);
         world.ca_ttl = ca_ttl;
         let tick = ca_ttl / 2000;
         let mut activations = BTreeSet::new();

@@ -22,7 +22,7 @@ pub struct ServerSettings {
     pub jwt_svid_ttl: Duration,
     /// The issuer that JWT-SVIDs name, if any.
     pub jwt_issuer: Option<String>,
-    /// Lifetime of CAs of servers below, where they prefer none.
+    /// Lifetime of CAs of servers below that ask for none.
     pub ca_ttl: Duration,
     /// How long records of agents stay after they have expired; none: for good.
     pub prune_agents_expired_for: Option<Duration>,

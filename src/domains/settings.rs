@@ -31,12 +31,8 @@ pub struct DomainSettings {
     pub ca_ttl: Duration,
     /// Subject of the CA.
     pub subject: CaSubject,
-    /// Lifetime of JWT-SVIDs where an entry names none.
-    pub jwt_svid_ttl: Duration,
     /// Key type of the keys that sign JWT-SVIDs.
     pub jwt_key_type: JwtKeyType,
-    /// The issuer that JWT-SVIDs name, if any.
-    pub jwt_issuer: Option<String>,
     /// Signer name of pod certificates.
     pub signer_name: String,
     /// Lifetime of pod certificates.
@@ -177,9 +173,7 @@ impl DomainSettings {
             key_type: spec.key_type,
             ca_ttl,
             subject: spec.subject.clone(),
-            jwt_svid_ttl,
             jwt_key_type: spec.jwt_svid.key_type,
-            jwt_issuer: spec.jwt_svid.issuer.clone(),
             signer_name,
             pod_certificate_ttl,
             bundle_config_maps: spec.bundle_config_maps.clone(),

@@ -25,8 +25,8 @@ pub struct ServerContext {
     pub settings: watch::Receiver<Arc<ServerSettings>>,
     /// Who signs; none while the authority is not ready.
     pub authority: watch::Receiver<Option<Arc<Authority>>>,
-    /// Changes the authority.
-    pub commands: AuthorityCommands,
+    /// What may be done to the authorities.
+    pub authority_commands: AuthorityCommands,
     /// What is kept of agents, join tokens and foreign trust domains.
     pub stores: DomainStores,
     /// What all tasks of the process share.
@@ -46,7 +46,7 @@ impl ServerContext {
         trust_domain: TrustDomainName,
         settings: watch::Receiver<Arc<ServerSettings>>,
         authority: watch::Receiver<Option<Arc<Authority>>>,
-        commands: AuthorityCommands,
+        authority_commands: AuthorityCommands,
         stores: DomainStores,
         process: Context,
     ) -> Self {
@@ -55,7 +55,7 @@ impl ServerContext {
             trust_domain,
             settings,
             authority,
-            commands,
+            authority_commands,
             stores,
             process,
             workers: Workers::default(),

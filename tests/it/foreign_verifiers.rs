@@ -12,9 +12,15 @@ use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use spiffe_operator::{
-    api::{CaKeyType, CaSubject},
-    authority::{CertificateAuthority, ImportError, PrivateKey, SignedSvid, SvidRequest},
-    spiffe::{Bundle, RequestedKey, SpiffeId, TrustDomainName, pem, verify_x509_svid},
+    api::{CaKeyType, CaSubject, JwtKeyType},
+    authority::{
+        CertificateAuthority, DownstreamCaRequest, ImportError, JwtAuthority, JwtSvidRequest,
+        PrivateKey, SignedSvid, SvidRequest,
+    },
+    spiffe::{
+        Bundle, JwtKey, RequestedKey, SpiffeId, TrustDomainName, pem, verify_jwt_svid,
+        verify_x509_svid,
+    },
 };
 use tempfile::TempDir;
 
@@ -311,31 +317,131 @@ fn openssl_refuses_svids_of_another_authority() -> Result<()> {
     Ok(())
 }
 
-/// `SPIFFE_WORKLOAD` is the path of the test workload, which is built on go-spiffe.
-#[test]
-fn go_spiffe_verifies_svids() -> Result<()> {
+/// The path of the test workload, which is built on go-spiffe.
+fn workload() -> Result<String> {
     #[expect(
         clippy::disallowed_methods,
         reason = "make test says where it built the workload"
     )]
-    let workload = std::env::var("SPIFFE_WORKLOAD")
-        .context("SPIFFE_WORKLOAD is not set; run the tests by `make test`")?;
+    std::env::var("SPIFFE_WORKLOAD")
+        .context("SPIFFE_WORKLOAD is not set; run the tests by `make test`")
+}
+
+#[test]
+fn go_spiffe_verifies_svids() -> Result<()> {
     for key_type in KEY_TYPES {
-        assert_go_spiffe_verifies(&workload, self_signed(key_type, &CaSubject::default())?)?;
+        let case = Case::new(self_signed(key_type, &CaSubject::default())?)?;
+        assert_go_spiffe_verifies(&case)?;
     }
     for key in ["rsa:2048", "ec -pkeyopt ec_paramgen_curve:P-384"] {
-        assert_go_spiffe_verifies(&workload, imported(key)?)?;
+        assert_go_spiffe_verifies(&Case::new(imported(key)?)?)?;
     }
     Ok(())
 }
 
-fn assert_go_spiffe_verifies(workload: &str, ca: CertificateAuthority) -> Result<()> {
-    let case = Case::new(ca)?;
-    let output = Command::new(workload)
+/// `bundle` is a SPIFFE bundle document.
+fn go_spiffe_judges_token(bundle: &Path, audience: &str, token: &str) -> Result<(bool, String)> {
+    let output = Command::new(workload()?)
+        .args(["verify-jwt", "--trust-domain", trust_domain()?.as_str()])
+        .args(["--audience", audience])
+        .arg(bundle)
+        .arg(token)
+        .output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8(said)?))
+}
+
+#[test]
+fn go_spiffe_verifies_jwt_svids() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("bundle.json");
+    let now = Timestamp::now();
+    let root = bundle(&self_signed(CaKeyType::EcP256, &CaSubject::default())?)?;
+    let key_types = [JwtKeyType::EcP256, JwtKeyType::EcP384, JwtKeyType::Rsa2048];
+    let expires_at = now + SignedDuration::from_hours(1);
+    let authorities = key_types
+        .into_iter()
+        .map(|key_type| JwtAuthority::generate(key_type, expires_at))
+        .collect::<Result<Vec<_>, _>>()?;
+    let keys = authorities.iter().map(|authority| JwtKey {
+        key_id: authority.key_id().to_owned(),
+        public_key: authority.key().public_key().clone(),
+        expires_at: Some(expires_at),
+        tainted: false,
+    });
+    let bundle = root.with_jwt_keys(keys);
+    fs::write(&path, bundle.to_document())?;
+    let id: SpiffeId = ID.parse()?;
+    for authority in &authorities {
+        let signed = authority.sign(&JwtSvidRequest {
+            id: &id,
+            audience: &["db".to_owned(), "cache".to_owned()],
+            issuer: Some("https://id.example.org"),
+            issued_at: now,
+            ttl: SignedDuration::from_mins(5),
+            with_jti: true,
+        })?;
+        let (verified, said) = go_spiffe_judges_token(&path, "cache", &signed.token)?;
+        ensure!(
+            verified && said.contains(ID),
+            "{:?}: {said}",
+            authority.algorithm()
+        );
+        let (verified, said) = go_spiffe_judges_token(&path, "other", &signed.token)?;
+        ensure!(!verified && said.contains("audience"), "{said}");
+        let ours = verify_jwt_svid(&signed.token, &bundle, "cache", now)?;
+        ensure!(ours.id == id);
+    }
+    Ok(())
+}
+
+/// A CA of a server below `above`.
+fn downstream(above: &CertificateAuthority) -> Result<CertificateAuthority> {
+    let key = PrivateKey::generate(CaKeyType::EcP256)?;
+    let now = Timestamp::now();
+    let signed = above.sign_downstream_ca(&DownstreamCaRequest {
+        trust_domain: &trust_domain()?,
+        public_key: key.public_key(),
+        not_before: now - SignedDuration::from_secs(10),
+        not_after: now + SignedDuration::from_hours(24),
+    })?;
+    let data = [
+        ("tls.crt", pem::encode_certificates(&signed.chain)),
+        ("tls.key", key.to_pem().to_string()),
+        (
+            "ca.crt",
+            pem::encode("CERTIFICATE", above.certificates().root()),
+        ),
+    ];
+    let data = data.map(|(entry, text)| (entry.to_owned(), text.into_bytes()));
+    Ok(CertificateAuthority::import(
+        &data.into(),
+        &trust_domain()?,
+        now,
+    )?)
+}
+
+#[test]
+fn others_verify_what_servers_below_sign() -> Result<()> {
+    let top = self_signed(CaKeyType::EcP384, &CaSubject::default())?;
+    let (first, imported) = (downstream(&top)?, imported("rsa:2048")?);
+    let (second, under_imported) = (downstream(&first)?, downstream(&imported)?);
+    for (ca, length) in [(first, 2), (second, 3), (under_imported, 3)] {
+        let case = Case::new(ca)?;
+        ensure!(case.signed.chain.len() == length);
+        case.assert_openssl_verifies()?;
+        case.assert_we_verify()?;
+        assert_go_spiffe_verifies(&case)?;
+    }
+    Ok(())
+}
+
+fn assert_go_spiffe_verifies(case: &Case) -> Result<()> {
+    let output = Command::new(workload()?)
         .args(["verify", "--trust-domain", trust_domain()?.as_str()])
         .args([case.file("bundle.pem"), case.file("chain.pem")])
         .output()
-        .with_context(|| format!("SPIFFE_WORKLOAD={workload} does not run"))?;
+        .context("what SPIFFE_WORKLOAD names does not run")?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "go-spiffe: {stdout}{stderr}");

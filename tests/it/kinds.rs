@@ -279,6 +279,8 @@ async fn a_trust_domain_is_taken_where_it_can_work() {
         ("/caTTL", json!("36h")),
         ("/x509SVID", json!({ "ttl": "28h" })),
         ("/x509SVID", json!({})),
+        ("/jwtSVID", json!({ "ttl": "28h", "keyType": "rsa-2048" })),
+        ("/jwtSVID", json!({ "issuer": "https://id.example.org" })),
         ("/podCertificates", signer("example.com/a.b-c")),
         ("/bundleConfigMaps", json!({})),
         (
@@ -345,6 +347,18 @@ async fn a_trust_domain_is_taken_where_it_can_work() {
             "must be at most a sixth of caTTL",
         ),
         ("/x509SVID", json!({ "ttl": "0" }), "must be at least 1s"),
+        (
+            "/jwtSVID",
+            json!({ "ttl": "28h1s" }),
+            "must be at most a sixth of caTTL",
+        ),
+        ("/jwtSVID", json!({ "ttl": "0" }), "must be at least 1s"),
+        (
+            "/jwtSVID",
+            json!({ "keyType": "rsa-4096" }),
+            "Unsupported value",
+        ),
+        ("/jwtSVID", json!({ "issuer": "" }), "at least 1 chars"),
         (
             "/podCertificates",
             json!({ "ttl": "59m" }),
@@ -433,6 +447,10 @@ async fn only_a_ca_that_the_operator_makes_must_outlive_its_leaves_by_ca_ttl() {
     object["spec"]["caTTL"] = json!("1h");
     object["spec"]["authority"] = json!({ "secretRef": { "name": "ca" } });
     apply_dry(&client, &object).await.unwrap();
+    // JWT keys are the operator's own in any case.
+    object["spec"]["jwtSVID"] = json!({ "ttl": "11m" });
+    assert!(refusal(&client, &object).await.contains("a sixth of caTTL"));
+    object["spec"]["jwtSVID"] = json!({});
     object["spec"]["authority"] = json!({ "selfSigned": {} });
     assert!(refusal(&client, &object).await.contains("a sixth of caTTL"));
 }

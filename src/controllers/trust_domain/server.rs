@@ -54,15 +54,14 @@ impl ServerRunner {
                 }
                 changed
             });
-            running
-                .authority_settings
-                .send_replace(settings.authority_settings());
+            running.authority_settings.send_if_modified(|old| {
+                let wanted = settings.authority_settings();
+                let changed = *old != wanted;
+                *old = wanted;
+                changed
+            });
             running.authority.send_if_modified(|old| {
-                let is_same = match (old.as_deref(), authority) {
-                    (Some(old), Some(new)) => old.is_same(new),
-                    (old, new) => old.is_none() && new.is_none(),
-                };
-                let changed = !is_same;
+                let changed = !is_same(old.as_deref(), authority.map(AsRef::as_ref));
                 if changed {
                     *old = authority.cloned();
                 }
@@ -105,6 +104,7 @@ fn start(
 ) -> Running {
     let (settings_sender, settings_receiver) = watch::channel(Arc::new(wanted.clone()));
     let (authority_sender, authority_receiver) = watch::channel(authority);
+    let (of_authority, of_authority_receiver) = watch::channel(settings.authority_settings());
     let (listening_sender, listening) = watch::channel(None);
     let name = object.name_any();
     let owner = settings.goes_with_object().then(|| owner_reference(object));
@@ -117,19 +117,18 @@ fn start(
         &labels(&name),
         owner.as_ref(),
     );
+    let commands = AuthorityCommands::new(
+        AuthorityStore::new(context.client.clone(), &context.namespace),
+        &name,
+        settings.trust_domain.clone(),
+        of_authority_receiver,
+        authority_receiver.clone(),
+    );
     let admin_socket = context.server.admin_socket.as_ref();
     let addresses = Addresses {
         tcp: SocketAddr::new(context.server.ip, wanted.port),
         admin_socket: admin_socket.map(|path| path.replace("{name}", &name).into()),
     };
-    let (authority_settings, followed) = watch::channel(settings.authority_settings());
-    let commands = AuthorityCommands::new(
-        AuthorityStore::new(context.client.clone(), &context.namespace),
-        &name,
-        settings.trust_domain.clone(),
-        followed,
-        authority_receiver.clone(),
-    );
     let server = ServerContext::new(
         name,
         settings.trust_domain.clone(),
@@ -144,8 +143,16 @@ fn start(
         port: wanted.port,
         settings: settings_sender,
         authority: authority_sender,
-        authority_settings,
+        authority_settings: of_authority,
         listening,
         task: AbortOnDropHandle::new(tokio::spawn(task)),
+    }
+}
+
+/// Whether both sign alike.
+fn is_same(one: Option<&Authority>, other: Option<&Authority>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.is_same(other),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }

@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn an_update_takes_what_the_mask_names() {
-        let known = from_proto(&message()).unwrap();
+        let before = message();
+        let known = from_proto(&before).unwrap();
         let given = types::Bundle {
             trust_domain: "example.org".into(),
             sequence_number: 8,
@@ -213,7 +214,7 @@ mod tests {
         let updated = to_proto(&merged(&known, &given, Some(&mask)).unwrap(), None);
         let expected = types::Bundle {
             sequence_number: 8,
-            ..message()
+            ..before
         };
         assert_eq!(updated, expected);
     }

@@ -50,7 +50,7 @@ impl BundleService {
 
     /// Takes authorities of others into the bundle, and gives the bundle that is stored then.
     async fn append(&self, command: Command, failed: &str) -> Result<spiffe::Bundle, Status> {
-        let journal = self.context.commands.execute(command).await;
+        let journal = self.context.authority_commands.execute(command).await;
         let journal = journal.map_err(|error| {
             let code = match &error {
                 AuthorityCommandError::Refused {
