@@ -225,7 +225,7 @@ pub fn agent_status(error: &AgentError) -> Status {
 }
 
 /// The reason as stock agents know it.
-fn reason_of(denial: AgentDenial) -> Reason {
+pub(super) fn reason_of(denial: AgentDenial) -> Reason {
     match denial {
         AgentDenial::Expired => Reason::AgentExpired,
         AgentDenial::NotAttested => Reason::AgentNotAttested,
