@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::domains::ServerSettings;
 
-    fn parse(attestors: Value) -> Result<AttestorSettings, SettingsError> {
+    fn parse(attestors: &Value) -> Result<AttestorSettings, SettingsError> {
         let spec = json!({
             "trustDomain": "example.org",
             "clusterName": "prod",
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_is_not_there() {
-        assert_eq!(parse(json!({})), Ok(AttestorSettings::default()));
-        let settings = parse(json!({ "joinToken": {} })).unwrap();
+        assert_eq!(parse(&json!({})), Ok(AttestorSettings::default()));
+        let settings = parse(&json!({ "joinToken": {} })).unwrap();
         assert!(settings.join_token && settings.k8s_psat.is_none());
     }
 
@@ -148,7 +148,10 @@ mod tests {
             psat.as_object_mut()
                 .unwrap()
                 .extend(more.as_object().unwrap().clone());
-            parse(json!({ "k8sPSAT": psat })).unwrap().k8s_psat.unwrap()
+            parse(&json!({ "k8sPSAT": psat }))
+                .unwrap()
+                .k8s_psat
+                .unwrap()
         };
         let settings = psat(json!({}));
         assert_eq!(settings.cluster, "prod");
@@ -177,10 +180,10 @@ mod tests {
                 "spec.server.nodeAttestors.x509pop.agentPathTemplate: ",
             ),
         ] {
-            let problem = parse(attestors).unwrap_err().to_string();
+            let problem = parse(&attestors).unwrap_err().to_string();
             assert!(problem.starts_with(expected), "{problem}");
         }
-        let stored = parse(json!({ "x509pop": { "caBundleRef": reference } })).unwrap();
+        let stored = parse(&json!({ "x509pop": { "caBundleRef": reference } })).unwrap();
         let CaBundle::Stored(stored) = stored.x509pop.unwrap().roots else {
             panic!("not stored")
         };

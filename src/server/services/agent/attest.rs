@@ -129,7 +129,7 @@ async fn record(
     );
     Ok(AttestAgentResponse {
         step: Some(Response::Result(Attested {
-            svid: Some(svid_to_proto(&attestation.id, svid)),
+            svid: Some(svid_to_proto(&attestation.id, &svid)),
             reattestable: attestation.can_reattest,
         })),
     })

@@ -173,7 +173,7 @@ mod tests {
             ("junk", None),
             ("", None),
         ] {
-            let moment = expires_before(text).map(|moment| moment.as_second());
+            let moment = expires_before(text).map(jiff::Timestamp::as_second);
             assert_eq!(moment, second, "{text}");
         }
     }

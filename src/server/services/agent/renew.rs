@@ -47,7 +47,7 @@ pub(super) async fn renew(
     let renewed = agents.renew(&agent.id, &presented(&svid)).await;
     renewed.map_err(refused)?;
     Ok(RenewAgentResponse {
-        svid: Some(svid_to_proto(&agent.id, svid)),
+        svid: Some(svid_to_proto(&agent.id, &svid)),
     })
 }
 
@@ -103,7 +103,7 @@ pub(super) fn presented(svid: &SignedSvid) -> PresentedSvid {
     }
 }
 
-pub(super) fn svid_to_proto(id: &SpiffeId, svid: SignedSvid) -> X509svid {
+pub(super) fn svid_to_proto(id: &SpiffeId, svid: &SignedSvid) -> X509svid {
     let chain = svid.chain.iter().map(CertificateDer::as_ref);
     X509svid {
         cert_chain: chain.map(<[u8]>::to_vec).collect(),
