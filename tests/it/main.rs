@@ -41,6 +41,7 @@ mod spire_authorization;
 mod spire_chained;
 mod spire_command_line;
 mod spire_controller_manager;
+mod spire_entries;
 mod spire_hostile;
 mod spire_transport;
 mod spire_workloads;

@@ -4,6 +4,7 @@
 mod agent;
 mod answer;
 mod bundle;
+mod entry;
 mod federation;
 mod ids;
 mod svid;
@@ -14,10 +15,12 @@ use tonic::service::Routes;
 
 use self::agent::AgentService;
 use self::bundle::BundleService;
+use self::entry::EntryService;
 use self::svid::SvidService;
 use crate::server::context::ServerContext;
 use crate::server::proto::agent::agent_server::AgentServer;
 use crate::server::proto::bundle::bundle_server::BundleServer;
+use crate::server::proto::entry::entry_server::EntryServer;
 use crate::server::proto::svid::svid_server::SvidServer;
 
 /// What is served over TCP, and on the administration socket, too.
@@ -28,6 +31,7 @@ pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
     Routes::default()
         .add_service(AgentServer::new(agent))
         .add_service(BundleServer::new(BundleService::new(context)))
+        .add_service(EntryServer::new(EntryService::new(Arc::clone(context))))
         .add_service(SvidServer::new(SvidService::new(context)))
 }
 
