@@ -1,4 +1,4 @@
-//! A stock spire-agent as a DaemonSet on a real kubelet, as `examples/spire-agent.yaml` has it: a pod
+//! A stock `spire-agent` as a `DaemonSet` on a real kubelet, as `examples/spire-agent.yaml` has it: a pod
 //! that a ClusterSPIFFEID matches gets its identities from the agent's socket, another gets none.
 
 use std::fs;

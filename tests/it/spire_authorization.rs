@@ -136,6 +136,9 @@ const OK: i32 = 0;
 const PERMISSION_DENIED: i32 = 7;
 const UNIMPLEMENTED: i32 = 12;
 
+/// Who calls, with what, what they may call, and the reason that agents are given.
+type Caller<'a> = (&'a str, Option<&'a Svid>, &'a [For], Option<u8>);
+
 /// A world whose CA the test holds, and its port.
 async fn world_of(ca: &Ca, server: serde_json::Value) -> (World, u16) {
     let world = World::without_trust_domain(control_plane().await).await;
@@ -268,7 +271,7 @@ async fn every_method_is_for_those_that_the_stock_policy_names() {
 
     // Who calls, what they may call, and the reason that agents are given: 2 not attested, 3 not
     // active, 4 banned.
-    let callers: [(&str, Option<&Svid>, &[For], Option<u8>); 8] = [
+    let callers: [Caller<'_>; 8] = [
         ("anonymous", None, &[], None),
         (
             "agent",

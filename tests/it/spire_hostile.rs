@@ -94,7 +94,7 @@ async fn ten_thousand_connections_that_say_nothing_cost_others_nothing() {
 #[tokio::test]
 async fn what_cannot_be_read_has_a_clear_code() {
     let (_world, port) = served().await;
-    let mut five_mebibytes = message(&[0; 5 * 1024 * 1024]);
+    let mut five_mebibytes = message(&vec![0; 5 * 1024 * 1024]);
     let oversized = five_mebibytes.clone();
     five_mebibytes.truncate(100);
     let broken_field = [0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3];
