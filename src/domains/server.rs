@@ -18,14 +18,14 @@ pub struct ServerSettings {
     pub agent_ttl: Duration,
     /// Lifetime of other X.509-SVIDs where the entry has none.
     pub x509_svid_ttl: Duration,
-    /// How agents may prove where they run.
-    pub node_attestors: AttestorSettings,
     /// Lifetime of JWT-SVIDs where the entry has none.
     pub jwt_svid_ttl: Duration,
     /// The issuer that JWT-SVIDs name, if any.
     pub jwt_issuer: Option<String>,
     /// Lifetime of CAs of servers below that ask for none.
     pub ca_ttl: Duration,
+    /// How agents may prove where they run.
+    pub node_attestors: AttestorSettings,
     /// How long records of agents stay after they have expired; none: for good.
     pub prune_agents_expired_for: Option<Duration>,
     /// Which calls are limited.
@@ -54,10 +54,10 @@ impl ServerSettings {
             admin_ids: admin_ids(server)?,
             agent_ttl: agent_ttl.transpose()?.unwrap_or(x509_svid_ttl),
             x509_svid_ttl,
-            node_attestors: AttestorSettings::parse(spec, &server.node_attestors)?,
             jwt_svid_ttl: parse("jwtSVID.ttl", &spec.jwt_svid.ttl)?,
             jwt_issuer: spec.jwt_svid.issuer.clone(),
             ca_ttl: parse("caTTL", &spec.ca_ttl)?,
+            node_attestors: AttestorSettings::parse(spec, &server.node_attestors)?,
             prune_agents_expired_for: Some(prune).filter(|age| !age.is_zero()),
             rate_limit: server.rate_limit.clone(),
         }))

@@ -142,7 +142,15 @@ async fn authorize(
         (Access::Local | Access::Admin | Access::AgentOrAdmin, Caller::Local) => {
             Ok(Authorized::Admin)
         }
-        (_, Caller::Local | Caller::Anonymous { .. }) | (Access::Local, _) => denied(),
+        // As spire-server, which has these services on its socket only.
+        (Access::Local, _) => {
+            let service = method
+                .rsplit_once('/')
+                .map_or(method, |(service, _)| service);
+            let service = service.trim_start_matches('/');
+            Err(Status::unimplemented(format!("unknown service {service}")))
+        }
+        (_, Caller::Local | Caller::Anonymous { .. }) => denied(),
         (Access::Admin, Caller::Peer { svid, .. }) => {
             if is_admin(context, svid)? {
                 return Ok(Authorized::Admin);

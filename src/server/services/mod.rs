@@ -13,16 +13,15 @@ use std::sync::Arc;
 
 use tonic::service::Routes;
 
+use self::agent::AgentService;
+use self::bundle::BundleService;
+use self::entry::EntryService;
+use self::svid::SvidService;
 use crate::server::context::ServerContext;
 use crate::server::proto::agent::agent_server::AgentServer;
 use crate::server::proto::bundle::bundle_server::BundleServer;
 use crate::server::proto::entry::entry_server::EntryServer;
 use crate::server::proto::svid::svid_server::SvidServer;
-
-use self::agent::AgentService;
-use self::bundle::BundleService;
-use self::entry::EntryService;
-use self::svid::SvidService;
 
 /// What is served over TCP, and on the administration socket, too.
 pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
