@@ -8,11 +8,13 @@
 
 pub mod access;
 pub mod admin_socket;
+pub mod attestation;
 pub mod authorization;
 pub mod caller;
 mod connection;
 pub mod context;
 mod identity;
+pub mod ids;
 mod listener;
 pub mod proto;
 pub mod rate_limit;

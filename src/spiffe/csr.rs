@@ -77,6 +77,21 @@ impl RequestedKey {
     }
 }
 
+/// The key in a PKCS #10 request (RFC 2986) in DER, for callers who proved who they are by other
+/// means. What else is in the request is not looked at, and neither is its signature: whoever gets a
+/// certificate for a key that they do not hold cannot use it.
+///
+/// # Errors
+/// When the request is too large, malformed, or has a key that is not certified.
+pub fn key_in_pkcs10(der: &[u8]) -> Result<PublicKey, CsrError> {
+    check_length(der)?;
+    let Ok(([], request)) = X509CertificationRequest::from_der(der) else {
+        return Err(CsrError::Malformed);
+    };
+    let key = &request.certification_request_info.subject_pki;
+    check_kind(PublicKey::from_parsed(key)?)
+}
+
 /// Why a request is refused. None of these can become right for the same request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
