@@ -14,5 +14,5 @@ use crate::runtime::health::Health;
 /// Starts the controllers of all kinds.
 pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
     trust_domain::start(context, health, tasks);
-    registrations::start(context, tasks);
+    registrations::start(context, health, tasks);
 }

@@ -3,7 +3,7 @@
 //! Errors that spire-controller-manager finds come before those that it leaves to spire-server,
 //! because only the former leave the pod to a fallback.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     dns_name,
@@ -17,7 +17,7 @@ use super::{
     spec::ParsedClusterSpiffeId,
     template::{Template, TemplateData},
 };
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{SpiffeId, TrustDomainName};
 
 /// What an entry is made of, beside the spec.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub(super) struct PodSurroundings<'a> {
     pub(super) uid_selector: &'a EntrySelector,
     pub(super) node: &'a NodeFacts,
     pub(super) parent_id: &'a SpiffeId,
+    /// The foreign trust domains whose bundles are known.
+    pub(super) foreign: &'a BTreeSet<TrustDomainName>,
 }
 
 /// The parent ID of entries of pods on `node`.
@@ -84,7 +86,7 @@ pub(super) fn make<'s>(
         x509_ttl: spec.x509_ttl,
         jwt_ttl: spec.jwt_ttl,
         dns_names,
-        federates_with: Vec::new(),
+        federates_with: known_of(&spec.federates_with, around.foreign),
         admin: spec.admin,
         downstream: spec.downstream,
         store_svid: false,
@@ -94,6 +96,12 @@ pub(super) fn make<'s>(
         registered: None,
     };
     Ok(entry.with_revision())
+}
+
+/// Those of `names` that are `known`.
+fn known_of(names: &[TrustDomainName], known: &BTreeSet<TrustDomainName>) -> Vec<TrustDomainName> {
+    let names = names.iter().filter(|name| known.contains(*name));
+    names.cloned().collect()
 }
 
 /// The names of `pod`.

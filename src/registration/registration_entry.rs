@@ -57,7 +57,7 @@ pub fn registration_entry_name(trust_domain: &TrustDomainName, id: &EntryId) -> 
     name
 }
 
-/// The entry that `object` holds.
+/// The entry that `object` holds, whatever bundles are known.
 ///
 /// # Errors
 /// When spire-server would refuse the entry, or it lies under another name than its own.
@@ -104,7 +104,6 @@ pub fn parse_registration_entry(
     };
     let entry = Entry {
         id,
-        federates_with: content.federates_with.clone(),
         registered: Some(Box::new(registered)),
         ..content.entry(Arc::new(source), "")
     };

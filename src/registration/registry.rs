@@ -11,11 +11,13 @@
 //!   as long as pods are on it.
 //!
 //! Parts: [`objects`] (ClusterSPIFFEIDs and ClusterStaticEntries come and go), [`registered`]
-//! (RegistrationEntries do), [`cluster`] (pods, nodes, namespaces and EndpointSlices do), [`evaluate`]
-//! (what a pod gets), [`index`] (the entries in force), [`queries`].
+//! (RegistrationEntries do), [`federation`] (bundles of foreign trust domains do), [`cluster`] (pods,
+//! nodes, namespaces and EndpointSlices do), [`evaluate`] (what a pod gets), [`index`] (the entries in
+//! force), [`queries`].
 
 mod cluster;
 mod evaluate;
+mod federation;
 mod index;
 mod objects;
 mod queries;
@@ -39,6 +41,7 @@ use self::{
 use super::{
     entry::SourceKind, masking::Candidates, report::Change, services::Services, settings::Settings,
 };
+use crate::spiffe::TrustDomainName;
 
 /// Entries of one trust domain in one cluster, kept current.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub struct Registry {
     pod_index: PodIndex,
     static_entries: BTreeMap<Arc<str>, StaticEntryState>,
     registered: RegisteredEntries,
+    /// The foreign trust domains whose bundles are known.
+    foreign: BTreeSet<TrustDomainName>,
     candidates: Candidates,
     index: Index,
     /// Kept by name and apart from the objects, so that a count survives until the last pod has
@@ -78,6 +83,7 @@ impl Registry {
             pod_index: PodIndex::default(),
             static_entries: BTreeMap::new(),
             registered: RegisteredEntries::default(),
+            foreign: BTreeSet::new(),
             candidates: Candidates::default(),
             index: Index::default(),
             tallies: BTreeMap::new(),

@@ -251,7 +251,7 @@ impl ParsedStaticEntry {
         })
     }
 
-    /// The entry as `source` of the cluster `cluster_name` declares it.
+    /// The entry as `source` of the cluster `cluster_name` declares it, whatever bundles are known.
     #[must_use]
     pub fn entry(&self, source: Arc<Source>, cluster_name: &str) -> Entry {
         let key = EntryKey::new(&self.spiffe_id, &self.parent_id, &self.selectors);
@@ -265,7 +265,7 @@ impl ParsedStaticEntry {
             x509_ttl: self.x509_ttl,
             jwt_ttl: self.jwt_ttl,
             dns_names: self.dns_names.clone(),
-            federates_with: Vec::new(),
+            federates_with: self.federates_with.clone(),
             admin: self.admin,
             downstream: self.downstream,
             store_svid: self.store_svid,

@@ -1,9 +1,10 @@
 //! What all calls of one trust domain's server share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use crate::authority::Authority;
@@ -14,6 +15,9 @@ use crate::server::rate_limit::{Limit, RateLimits};
 use crate::server::workers::Workers;
 use crate::spiffe::TrustDomainName;
 use crate::store::{AuthorityCommands, DomainStores};
+
+/// How long a watch may lag behind a write.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One trust domain's server.
 pub struct ServerContext {
@@ -77,6 +81,14 @@ impl ServerContext {
     #[must_use]
     pub fn settings(&self) -> Arc<ServerSettings> {
         self.settings.borrow().clone()
+    }
+
+    /// Waits for a while until this replica's registry knows that there is a bundle of `foreign`, or
+    /// none if `is_there` is false; whether it does.
+    pub async fn saw_foreign_bundle(&self, foreign: &TrustDomainName, is_there: bool) -> bool {
+        let identities = &self.process.identities;
+        let seen = identities.saw_foreign_bundle(&self.object, foreign, is_there);
+        timeout(PATIENCE, seen).await.is_ok()
     }
 
     /// Waits until `caller` may do `count` of `limit`.

@@ -326,7 +326,11 @@ impl FederationStore {
     }
 }
 
-fn read(config_map: &ConfigMap) -> Result<ForeignTrustDomain, FederationError> {
+/// What a ConfigMap holds.
+///
+/// # Errors
+/// When it is damaged.
+pub fn read(config_map: &ConfigMap) -> Result<ForeignTrustDomain, FederationError> {
     let name = || config_map.name_any();
     let damaged = |message: String| FederationError::Damaged {
         name: name(),

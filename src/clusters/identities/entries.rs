@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::clusters::identities::{Identities, State, start};
 use crate::registration::{Entry, EntryId, EntrySelector, Registry, Right};
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{SpiffeId, TrustDomainName};
 
 /// Not all of the cluster was seen and evaluated yet; what is missing, in words for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +98,19 @@ impl Identities {
         entry: &Entry,
     ) -> Result<Option<Arc<Entry>>, NotYetSeen> {
         self.ask(domain, |registry| registry.same_entry(entry).cloned())
+    }
+
+    /// The entries that federate with a foreign trust domain: those that were made through the Entry
+    /// API and name it, whether or not its bundle is known, and the others that are in force with it.
+    ///
+    /// # Errors
+    /// Before all of the cluster was seen.
+    pub fn entries_federated_with(
+        &self,
+        domain: &str,
+        foreign: &TrustDomainName,
+    ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
+        self.ask(domain, |registry| registry.entries_federated_with(foreign))
     }
 
     /// The first `limit` entries whose IDs come after `id`, in the order of IDs. Who wants them all

@@ -8,6 +8,7 @@
 mod entries;
 mod facts;
 mod feed;
+mod foreign;
 mod objects;
 mod queries;
 mod registrations;
@@ -25,6 +26,7 @@ use crate::api::{
 };
 pub use crate::clusters::identities::entries::NotYetSeen;
 use crate::clusters::identities::facts::Facts;
+pub use crate::clusters::identities::foreign::ForeignBundles;
 use crate::clusters::identities::objects::Objects;
 pub use crate::clusters::identities::registrations::Expired;
 use crate::clusters::identities::registrations::Registrations;
@@ -131,6 +133,7 @@ pub struct Identities {
     wanting: Notify,
     /// RegistrationEntries were seen.
     seen_registrations: watch::Sender<()>,
+    foreign_bundles: watch::Sender<Arc<ForeignBundles>>,
 }
 
 #[derive(Debug)]
@@ -177,6 +180,7 @@ impl Identities {
             reports: Notify::new(),
             wanting: Notify::new(),
             seen_registrations: watch::Sender::new(()),
+            foreign_bundles: watch::Sender::default(),
         }
     }
 
@@ -205,6 +209,7 @@ impl Identities {
             }
             None => {
                 let mut registry = Registry::new(settings);
+                registry.set_foreign_bundles(self.foreign_bundles(&name));
                 // Objects come last, so that pods are evaluated once.
                 let mut changes = facts.replay(&mut registry);
                 changes.extend(objects.replay(&mut registry));

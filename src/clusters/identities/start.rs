@@ -15,6 +15,7 @@ pub(super) enum List {
     ClusterSpiffeIds,
     ClusterStaticEntries,
     EndpointSlices,
+    ForeignBundles,
     Namespaces,
     Nodes,
     Pods,
@@ -22,10 +23,11 @@ pub(super) enum List {
 }
 
 impl List {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::ClusterSpiffeIds,
         Self::ClusterStaticEntries,
         Self::EndpointSlices,
+        Self::ForeignBundles,
         Self::Namespaces,
         Self::Nodes,
         Self::Pods,
@@ -37,6 +39,7 @@ impl List {
             Self::ClusterSpiffeIds => "ClusterSPIFFEIDs",
             Self::ClusterStaticEntries => "ClusterStaticEntries",
             Self::EndpointSlices => "EndpointSlices",
+            Self::ForeignBundles => "foreign bundles",
             Self::Namespaces => "namespaces",
             Self::Nodes => "nodes",
             Self::Pods => "pods",

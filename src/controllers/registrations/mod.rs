@@ -2,10 +2,11 @@
 //! last good specs.
 //!
 //! What they mean is evaluated by [`crate::registration`] as soon as they are seen; here is what
-//! follows from its reports. Every replica restores last good specs; the leader writes, and deletes
+//! follows from its reports. Every replica restores last good specs and knows foreign bundles; the leader writes, and deletes
 //! RegistrationEntries that have expired.
 
 mod expire;
+mod federation;
 mod objects;
 mod restore;
 mod status;
@@ -21,15 +22,18 @@ use crate::clusters::identities::ObjectName;
 use crate::controllers::registrations::objects::Keeper;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
+use crate::runtime::health::Health;
 use crate::runtime::leader::until_lost;
 
 /// Statuses are written at most once in this time, however often the counts change.
 const COALESCE: Duration = Duration::from_millis(300);
 
 /// Starts the controller.
-pub fn start(context: &Context, tasks: &mut JoinSet<()>) {
+pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
     tasks.spawn(reconcile(context.clone()));
     tasks.spawn(restore::last_good_specs(context.clone()));
+    health.expect(federation::FOREIGN_BUNDLES);
+    tasks.spawn(federation::foreign_bundles(context.clone(), health.clone()));
     tasks.spawn(expire::registration_entries(context.clone()));
     tasks.spawn(tell::changes(context.clone(), context.identities.changes()));
 }

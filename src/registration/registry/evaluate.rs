@@ -275,6 +275,7 @@ impl Registry {
                 uid_selector,
                 node: &node.facts,
                 parent_id,
+                foreign: &self.foreign,
             };
             let wants_services = spec.auto_populate_dns_names;
             let services = wants_services.then(|| self.services.of_pod(&pod.namespace, &pod.uid));

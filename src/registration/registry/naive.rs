@@ -15,7 +15,7 @@ use crate::{
         ParsedClusterSpiffeId, ParsedStaticEntry, PodFacts, PodRef, Settings, Source, dns_name,
         template::TemplateData,
     },
-    spiffe::SpiffeId,
+    spiffe::{SpiffeId, TrustDomainName},
 };
 
 /// Everything there is. CRs of another class, and such that never were right, are not in it.
@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) static_entries: BTreeMap<String, (Arc<Source>, Arc<ParsedStaticEntry>)>,
     /// Entries of RegistrationEntries.
     pub(super) registered: BTreeMap<String, Arc<Entry>>,
+    /// The foreign trust domains whose bundles are known.
+    pub(super) foreign: BTreeSet<TrustDomainName>,
     /// Seconds since 1970.
     pub(super) now: i64,
 }
@@ -83,11 +85,21 @@ impl World {
         let mut all: Vec<Entry> = self
             .static_entries
             .values()
-            .map(|(source, spec)| spec.entry(source.clone(), &settings.cluster.cluster_name))
+            .map(|(source, spec)| {
+                let mut entry = spec.entry(source.clone(), &settings.cluster.cluster_name);
+                entry.federates_with = self.known_of(&spec.federates_with);
+                entry.with_revision()
+            })
             .collect();
         let counts = |entry: &&Arc<Entry>| entry.expires_at().is_none_or(|at| at > self.now);
         let registered = self.registered.values().filter(counts);
-        all.extend(registered.map(|entry| (**entry).clone()));
+        all.extend(registered.map(|entry| {
+            let mut entry = (**entry).clone();
+            entry
+                .federates_with
+                .retain(|name| name.as_str() == "e.org" || self.foreign.contains(name));
+            entry.with_revision()
+        }));
         for name in self.cluster_spiffe_ids.keys() {
             rendered.failing.insert(name.clone(), Vec::new());
             rendered
@@ -150,6 +162,12 @@ impl World {
             failing.truncate(10);
         }
         rendered
+    }
+
+    fn known_of(&self, names: &[TrustDomainName]) -> Vec<TrustDomainName> {
+        let mut known = names.to_vec();
+        known.retain(|name| self.foreign.contains(name));
+        known
     }
 
     fn namespace_stats(&self, name: &str, settings: &Settings) -> ClusterSpiffeIdStats {
@@ -251,7 +269,7 @@ impl World {
             x509_ttl: spec.x509_ttl,
             jwt_ttl: spec.jwt_ttl,
             dns_names: first_of_each(names),
-            federates_with: Vec::new(),
+            federates_with: self.known_of(&spec.federates_with),
             admin: spec.admin,
             downstream: spec.downstream,
             store_svid: false,

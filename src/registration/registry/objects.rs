@@ -219,6 +219,19 @@ impl Registry {
         self.replace_cluster_spiffe_id(name, Some(object));
     }
 
+    /// Marks the pods of a ClusterSPIFFEID, whose entries are others now.
+    pub(super) fn remake_entries_of(&mut self, name: &Arc<str>) {
+        let version = self.new_version();
+        let Some(state) = self.cluster_spiffe_ids.get_mut(name) else {
+            return;
+        };
+        state.version = version;
+        let spec = state.object.active().cloned();
+        self.changed_reports
+            .insert((SourceKind::ClusterSpiffeId, name.clone()));
+        self.select_namespaces(name, spec.as_deref(), true);
+    }
+
     pub(super) fn reclassify_static_entry(&mut self, name: &Arc<str>) -> Vec<Change> {
         let Some(state) = self.static_entries.get(name) else {
             return Vec::new();
@@ -270,8 +283,8 @@ impl Registry {
         let old = self.static_entries.remove(name).and_then(|old| old.entry);
         let cluster = &self.settings.cluster.cluster_name;
         let new = object.as_ref().and_then(|object| {
-            let entry = object.active()?.entry(object.source.clone(), cluster);
-            Some(Arc::new(entry))
+            let declared = object.active()?.entry(object.source.clone(), cluster);
+            Some(self.restricted(&Arc::new(declared)))
         });
         if let Some(object) = object {
             let state = StaticEntryState {

@@ -37,6 +37,8 @@ enum Event {
     /// It is that late now, unless it is later.
     Clock(i64),
     Settings(Json),
+    /// The bundles of these foreign trust domains are known, and no others.
+    ForeignBundles(Vec<&'static str>),
     /// Marked pods get so much of their turn.
     Process(usize),
     /// All marked pods get their turn, and everything is compared.
@@ -60,6 +62,7 @@ impl Event {
             Self::ClusterSpiffeId(json) => format!("csid {}", meta(json)),
             Self::StaticEntry(json) => format!("cse {}", meta(json)),
             Self::RegistrationEntry(json) => format!("re {}", meta(json)),
+            Self::ForeignBundles(_) => "foreign bundles".into(),
             other => format!("{other:?}"),
         }
     }
@@ -159,6 +162,12 @@ impl Both {
             Event::Settings(json) => {
                 self.settings = json.clone();
                 self.registry.set_settings(settings(json))
+            }
+            Event::ForeignBundles(names) => {
+                let known = names.iter().map(|name| name.parse().unwrap());
+                self.world.foreign = known.collect();
+                self.registry
+                    .set_foreign_bundles(self.world.foreign.clone())
             }
             Event::Process(budget) => self.registry.process(*budget).0,
             Event::Compare => {
@@ -332,6 +341,9 @@ impl Both {
         for (name, stats) in &expected.stats {
             let report = self.registry.report_of_cluster_spiffe_id(name).unwrap();
             assert_eq!(&report.stats, stats, "{name}");
+            let mut unknown = self.world.cluster_spiffe_ids[name].1.federates_with.clone();
+            unknown.retain(|it| it.as_str() != "e.org" && !self.world.foreign.contains(it));
+            assert_eq!(report.unknown_federated, unknown, "{name}");
             let failing: Vec<_> = report
                 .failing
                 .into_iter()
@@ -545,6 +557,8 @@ fn cluster_spiffe_id() -> impl Strategy<Value = Event> {
         json!({"autoPopulateDNSNames": true, "dnsNameTemplates": ["s1.n0"]}),
         json!({"workloadSelectorTemplates": ["k8s:x:{{ .PodMeta.Labels.a }}", "k8s:pod-uid:{{ .PodMeta.UID }}"]}),
         json!({"workloadSelectorTemplates": ["{{ index .PodMeta.Labels \"a\" }}:x"]}),
+        json!({"federatesWith": ["f.org"]}),
+        json!({"federatesWith": ["g.org", "e.org", "f.org"]}),
         json!({"ttl": "1d"}),
         json!({"ttl": "1h", "hint": "h", "admin": true}),
     ]);
@@ -612,14 +626,21 @@ fn one_entry() -> impl Strategy<Value = Json> {
         1 => vec!["n:b".to_owned(), "n:a".to_owned()],
         _ => vec!["n:a".to_owned()],
     });
-    (ids, parents, selectors, time(), any::<(bool, bool)>()).prop_map(
-        |(id, parent, selectors, created, (admin, downstream))| {
+    let federates_with = select(vec![
+        json!([]),
+        json!(["f.org"]),
+        json!(["e.org", "g.org", "f.org"]),
+    ]);
+    let contents = (ids, parents, selectors, federates_with);
+    (contents, time(), any::<(bool, bool)>()).prop_map(
+        |((id, parent, selectors, federates_with), created, (admin, downstream))| {
             json!({
                 "metadata": {"creationTimestamp": created},
                 "spec": {
                     "spiffeID": id,
                     "parentID": parent,
                     "selectors": selectors,
+                    "federatesWith": federates_with,
                     "admin": admin,
                     "downstream": downstream,
                 },
@@ -713,6 +734,16 @@ fn namespace() -> impl Strategy<Value = Event> {
     (0..3u8, labels()).prop_map(|(number, labels)| Event::Namespace(format!("n{number}"), labels))
 }
 
+fn foreign_bundles() -> impl Strategy<Value = Event> {
+    select(vec![
+        vec![],
+        vec!["f.org"],
+        vec!["g.org"],
+        vec!["f.org", "g.org"],
+    ])
+    .prop_map(Event::ForeignBundles)
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let settings = select(vec![
         json!({}),
@@ -739,6 +770,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..4u8).prop_map(|number| Event::RegistrationEntryGone(format!("re-{number}"))),
         1 => select(vec![100, 200]).prop_map(Event::Clock),
         1 => settings.prop_map(Event::Settings),
+        3 => foreign_bundles(),
         3 => (0..4usize).prop_map(Event::Process),
         8 => Just(Event::Compare),
     ]
@@ -776,6 +808,7 @@ fn arrival() -> impl Strategy<Value = Event> {
         4 => cluster_spiffe_id(),
         2 => static_entry(),
         2 => registration_entry(),
+        1 => foreign_bundles(),
     ]
 }
 

@@ -305,9 +305,10 @@ impl Registry {
         }
     }
 
-    /// No foreign bundle is known; the trust domain's own bundle goes to every workload anyway.
+    /// The trust domain's own bundle goes to every workload anyway.
     fn unknown_federated(&self, names: &[TrustDomainName]) -> Vec<TrustDomainName> {
         let own = &self.settings.cluster.trust_domain;
-        names.iter().filter(|name| *name != own).cloned().collect()
+        let is_unknown = |name: &&TrustDomainName| *name != own && !self.foreign.contains(*name);
+        names.iter().filter(is_unknown).cloned().collect()
     }
 }

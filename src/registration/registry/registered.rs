@@ -14,23 +14,30 @@ use crate::registration::{
 /// Those that have not expired.
 #[derive(Debug, Default)]
 pub(super) struct RegisteredEntries {
-    /// By name of the object.
-    by_name: BTreeMap<Arc<str>, Arc<Entry>>,
+    /// By name of the object: the entry as the object holds it, and as it is in force.
+    by_name: BTreeMap<Arc<str>, (Arc<Entry>, Arc<Entry>)>,
     /// Expiry and name of those that expire.
     expiring: BTreeSet<(i64, Arc<str>)>,
 }
 
 impl RegisteredEntries {
-    fn put(&mut self, entry: &Arc<Entry>) {
+    /// The entries as their objects hold them.
+    pub(super) fn declared(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_name.values().map(|(declared, _)| declared)
+    }
+
+    pub(super) fn put(&mut self, declared: &Arc<Entry>, entry: &Arc<Entry>) {
         let name = &entry.source.name;
         if let Some(at) = entry.expires_at() {
             self.expiring.insert((at, name.clone()));
         }
-        self.by_name.insert(name.clone(), entry.clone());
+        let entries = (declared.clone(), entry.clone());
+        self.by_name.insert(name.clone(), entries);
     }
 
-    fn take(&mut self, name: &str) -> Option<Arc<Entry>> {
-        let entry = self.by_name.remove(name)?;
+    /// Forgets an entry, and gives it as it was in force.
+    pub(super) fn take(&mut self, name: &str) -> Option<Arc<Entry>> {
+        let (_, entry) = self.by_name.remove(name)?;
         if let Some(at) = entry.expires_at() {
             self.expiring.remove(&(at, entry.source.name.clone()));
         }
@@ -49,9 +56,9 @@ impl Registry {
     pub fn apply_registration_entry(&mut self, entry: &Arc<Entry>, now: i64) -> Vec<Change> {
         let old = self.registered.take(&entry.source.name);
         let is_expired = entry.expires_at().is_some_and(|at| at <= now);
-        let new = (!is_expired).then(|| entry.clone());
+        let new = (!is_expired).then(|| self.restricted(entry));
         if let Some(new) = &new {
-            self.registered.put(new);
+            self.registered.put(entry, new);
         }
         if old == new {
             return Vec::new();

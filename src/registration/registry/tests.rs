@@ -724,6 +724,47 @@ fn foreign_trust_domains_are_reported_and_entries_do_without() {
 }
 
 #[test]
+fn entries_are_made_again_when_a_foreign_bundle_comes_or_goes_and_no_others() {
+    let mut fixture = Fixture::new();
+    fixture.declare("c", json!({"federatesWith": ["g.org", "f.org"]}));
+    let other = json!({"federatesWith": ["h.org"], "spiffeIDTemplate": "spiffe://e.org/other"});
+    fixture.declare("d", other);
+    fixture.pod("p", &json!({}));
+    fixture.registry.take_changed_reports();
+    let first = fixture.registry.entries_of_pod("p")[0].clone();
+    let known = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    for (bundles, unknown) in [
+        (&["f.org"][..], &["g.org"][..]),
+        (&["f.org", "g.org"], &[]),
+        (&[], &["g.org", "f.org"]),
+    ] {
+        let at_once = fixture.registry.set_foreign_bundles(known(bundles));
+        assert_eq!(at_once, [], "pods have their turn");
+        let changes = fixture.finish();
+        let [Change::Set(entry)] = changes.as_slice() else {
+            panic!("{changes:?}");
+        };
+        let mut names: Vec<_> = entry
+            .federates_with
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        names.sort();
+        assert_eq!(names, bundles);
+        assert_eq!(entry.id, first.id);
+        let is_new = entry.revision != first.revision;
+        assert_eq!(is_new, !bundles.is_empty(), "a function of content");
+        let missing = fixture.report("c").unknown_federated;
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        assert_eq!(missing, unknown);
+        let changed = fixture.registry.take_changed_reports();
+        assert_eq!(changed, [(SourceKind::ClusterSpiffeId, "c".into())].into());
+    }
+    let unrelated = fixture.registry.set_foreign_bundles(known(&["i.org"]));
+    assert_eq!((unrelated, fixture.finish()), (vec![], vec![]));
+}
+
+#[test]
 fn reports_that_change_are_named_once() {
     let mut fixture = Fixture::new();
     fixture.declare("c", json!({}));

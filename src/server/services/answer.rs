@@ -5,6 +5,7 @@ use std::fmt::Display;
 use tonic::{Code, Status};
 
 use crate::server::proto::types;
+use crate::store::WriteError;
 
 /// `InvalidArgument`.
 pub(super) fn invalid(what: &str, why: impl Display) -> Status {
@@ -19,6 +20,16 @@ pub(super) fn internal(what: &str, why: impl Display) -> Status {
 /// `Unavailable`: what may well succeed a moment later.
 pub(super) fn unavailable(what: &str, why: impl Display) -> Status {
     Status::unavailable(format!("{what}: {why}"))
+}
+
+/// What a caller is told when an entry could not be written.
+pub(super) fn not_written(what: &str, error: &WriteError) -> Status {
+    let why = crate::error_chain(error);
+    match error {
+        WriteError::Call(error) if !error.is_answer() => unavailable(what, why),
+        WriteError::Conflict => unavailable(what, why),
+        _ => internal(what, why),
+    }
 }
 
 /// The same status with what failed before its message.

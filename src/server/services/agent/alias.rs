@@ -8,6 +8,7 @@ use crate::api::RegistrationEntrySpec;
 use crate::registration::EntryId;
 use crate::server::attestation::join_token;
 use crate::server::context::ServerContext;
+use crate::server::services::answer::not_written;
 use crate::spiffe::SpiffeId;
 use crate::store::{RegistrationEntryStore, WriteError};
 
@@ -31,7 +32,7 @@ pub(super) async fn make(
     match made {
         // Others will see it.
         Ok(_) | Err(WriteError::NotSeen) => Ok(()),
-        Err(error) => Err(failed(
+        Err(error) => Err(not_written(
             "failed to create join token registration entry",
             &error,
         )),
@@ -47,7 +48,7 @@ pub(super) async fn remove(context: &ServerContext, agent_id: &SpiffeId) -> Resu
     let id = entry_id(agent_id);
     match store(context).delete(&context.trust_domain, &id).await {
         Ok(()) | Err(WriteError::NotFound | WriteError::NotSeen) => Ok(()),
-        Err(error) => Err(failed(
+        Err(error) => Err(not_written(
             "failed to delete join token registration entry",
             &error,
         )),
@@ -68,13 +69,4 @@ fn entry_id(agent_id: &SpiffeId) -> EntryId {
 fn store(context: &ServerContext) -> RegistrationEntryStore {
     let process = &context.process;
     RegistrationEntryStore::new(process.client.clone(), process.identities.clone())
-}
-
-fn failed(what: &str, error: &WriteError) -> Status {
-    let message = format!("{what}: {}", crate::error_chain(error));
-    match error {
-        WriteError::Call(error) if error.is_answer() => Status::internal(message),
-        WriteError::Call(_) | WriteError::Conflict => Status::unavailable(message),
-        _ => Status::internal(message),
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tonic::Status;
 
 use crate::registration::Entry;
@@ -11,13 +12,14 @@ use crate::server::proto::bundle::{
     GetFederatedBundleRequest, ListFederatedBundlesRequest, ListFederatedBundlesResponse,
 };
 use crate::server::proto::types;
-use crate::server::services::answer::{invalid, unavailable};
+use crate::server::services::answer::{invalid, not_written, unavailable};
 use crate::server::services::bundle::message;
 use crate::server::services::federation::{self, Failure, page, stored};
 use crate::spiffe::{Bundle, TrustDomainName};
+use crate::store::{RegistrationEntryStore, WriteError};
 
-/// Entries that are looked at a time.
-const SLICE: usize = 500;
+/// Entries that are written at the same time.
+const AT_ONCE: usize = 32;
 const DELETE_FAILED: &str = "failed to delete federated bundle";
 
 /// What is done with them.
@@ -144,42 +146,68 @@ impl<'a> Federated<'a> {
         if known.and_then(|it| it.bundle).is_none() {
             return Err(Status::not_found("bundle not found"));
         }
-        self.release(&foreign, mode)?;
+        self.release(&foreign, mode).await?;
         let deleted = store.change(&foreign, |known| match known.bundle.take() {
             Some(_) => Ok(()),
             None => Err(Failure::from(Status::not_found("bundle not found"))),
         });
         let deleted = deleted.await;
         deleted.map_err(|failure| failure.status(DELETE_FAILED))?;
+        self.context.saw_foreign_bundle(&foreign, false).await;
         Ok(())
     }
 
-    /// Makes sure that no entry names `foreign` any more.
-    fn release(&self, foreign: &TrustDomainName, mode: Mode) -> Result<(), Status> {
-        let count = self.federated_with(foreign)?.len();
-        match mode {
-            _ if count == 0 => Ok(()),
-            Mode::Restrict => Err(Status::failed_precondition(format!(
+    /// Makes sure that no entry that was made through the API names `foreign` any more. Others follow
+    /// from objects that name it for as long as they like: they do without once the bundle is gone.
+    async fn release(&self, foreign: &TrustDomainName, mode: Mode) -> Result<(), Status> {
+        let (process, domain) = (&self.context.process, &self.context.object);
+        let identities = &process.identities;
+        let store = RegistrationEntryStore::new(process.client.clone(), Arc::clone(identities));
+        let caught_up = store.catch_up().await;
+        caught_up.map_err(|error| unavailable(DELETE_FAILED, crate::error_chain(&error)))?;
+        let federated = identities.entries_federated_with(domain, foreign);
+        let federated = federated.map_err(|missing| unavailable(DELETE_FAILED, missing))?;
+        if mode == Mode::Restrict && !federated.is_empty() {
+            let count = federated.len();
+            return Err(Status::failed_precondition(format!(
                 "{DELETE_FAILED}: cannot delete bundle; federated with {count} registration entries"
-            ))),
-            Mode::Delete | Mode::Dissociate => Err(Status::unimplemented(DELETE_FAILED)),
+            )));
         }
+        let ours = federated.into_iter();
+        let ours: Vec<_> = ours.filter(|entry| entry.registered.is_some()).collect();
+        let release = |entry: Arc<Entry>| self.release_entry(&store, entry, foreign, mode);
+        let released = stream::iter(ours).map(release).buffer_unordered(AT_ONCE);
+        released.try_collect().await
     }
 
-    /// The entries that name `foreign`.
-    fn federated_with(&self, foreign: &TrustDomainName) -> Result<Vec<Arc<Entry>>, Status> {
-        let identities = &self.context.process.identities;
-        let mut found = Vec::new();
-        let mut after = None;
-        loop {
-            let slice = identities.entries_after(&self.context.object, after.as_ref(), SLICE);
-            let slice = slice.map_err(|missing| unavailable(DELETE_FAILED, missing))?;
-            let Some(last) = slice.last() else {
-                return Ok(found);
-            };
-            after = Some(last.id.clone());
-            let naming = slice.into_iter();
-            found.extend(naming.filter(|entry| entry.federates_with.contains(foreign)));
+    async fn release_entry(
+        &self,
+        store: &RegistrationEntryStore,
+        entry: Arc<Entry>,
+        foreign: &TrustDomainName,
+        mode: Mode,
+    ) -> Result<(), Status> {
+        let (trust_domain, id) = (&self.context.trust_domain, &entry.id);
+        let released = if mode == Mode::Delete {
+            store.delete(trust_domain, id).await
+        } else {
+            let dissociated = store.update(trust_domain, id, |mut spec| {
+                let is_other = |name: &String| {
+                    TrustDomainName::from_name_or_id(name).is_ok_and(|name| name != *foreign)
+                };
+                spec.federates_with.retain(is_other);
+                Ok::<_, WriteError>(spec)
+            });
+            dissociated.await.map(|_| ())
+        };
+        match released {
+            Err(error) if !matches!(error, WriteError::NotFound) => {
+                Err(not_written(DELETE_FAILED, &error))
+            }
+            _ => {
+                tracing::info!(entry.id = %id, %foreign, ?mode, "entry does not federate any more");
+                Ok(())
+            }
         }
     }
 
@@ -196,6 +224,9 @@ impl<'a> Federated<'a> {
             Ok::<_, Failure>(())
         });
         let changed = changed.await.map_err(|failure| failure.status(what))?;
+        self.context
+            .saw_foreign_bundle(given.trust_domain(), true)
+            .await;
         // It was put there a moment ago.
         Ok(changed.bundle.unwrap_or_else(|| given.clone()))
     }

@@ -235,13 +235,13 @@ impl Writer<'_> {
     /// Refuses entries that federate with trust domains without a known bundle.
     async fn check_federates_with(self, what: &str, names: &[String]) -> Result<(), Failure> {
         let federation = &self.context.stores.federation;
+        let identities = &self.context.process.identities;
+        let known = identities.foreign_bundles(&self.context.object);
         for name in names {
             let Ok(name) = name.parse::<TrustDomainName>() else {
                 continue;
             };
-            if name == self.context.trust_domain
-                || matches!(federation.known_bundle(&name), Ok(Some(_)))
-            {
+            if name == self.context.trust_domain || known.contains(&name) {
                 continue;
             }
             // Another replica may have stored it a moment ago.
@@ -253,6 +253,11 @@ impl Writer<'_> {
                 let id = name.id();
                 let message = format!("{what}: unable to find federated bundle \"{id}\"");
                 return Err(Failure::Item(status(Code::Internal, message)));
+            }
+            // The entry names it only once that is seen.
+            if !self.context.saw_foreign_bundle(&name, true).await {
+                let message = format!("{what}: {}", WriteError::NotSeen);
+                return Err(Failure::Item(status(Code::Unavailable, message)));
             }
         }
         Ok(())
