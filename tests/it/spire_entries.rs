@@ -143,7 +143,7 @@ impl Entries {
     }
 
     /// The entries with this SPIFFE ID.
-    async fn with_id(&self, path: &str) -> Vec<types::Entry> {
+    pub(crate) async fn with_id(&self, path: &str) -> Vec<types::Entry> {
         let filter = list_entries_request::Filter {
             by_spiffe_id: Some(self.id(path)),
             ..list_entries_request::Filter::default()
