@@ -35,6 +35,7 @@ mod registration;
 mod render;
 mod rights;
 mod rotation;
+mod spire_api;
 mod spire_transport;
 mod support;
 mod uninstalling;

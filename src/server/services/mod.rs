@@ -3,9 +3,13 @@
 
 mod answer;
 mod bundle;
+mod debug;
 mod federation;
 mod ids;
+mod local_authority;
+mod logger;
 mod svid;
+mod trust_domain;
 
 use std::sync::Arc;
 
@@ -13,16 +17,28 @@ use tonic::service::Routes;
 
 use crate::server::context::ServerContext;
 use crate::server::proto::bundle::bundle_server::BundleServer;
+use crate::server::proto::debug::debug_server::DebugServer;
+use crate::server::proto::localauthority::local_authority_server::LocalAuthorityServer;
+use crate::server::proto::logger::logger_server::LoggerServer;
 use crate::server::proto::svid::svid_server::SvidServer;
+use crate::server::proto::trustdomain::trust_domain_server::TrustDomainServer;
 
 use self::bundle::BundleService;
+use self::debug::DebugService;
+use self::local_authority::LocalAuthorityService;
+use self::logger::LoggerService;
 use self::svid::SvidService;
+use self::trust_domain::TrustDomainService;
 
 /// What is served over TCP, and on the administration socket, too.
 pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
     Routes::default()
         .add_service(BundleServer::new(BundleService::new(context)))
+        .add_service(LocalAuthorityServer::new(LocalAuthorityService::new(
+            context,
+        )))
         .add_service(SvidServer::new(SvidService::new(context)))
+        .add_service(TrustDomainServer::new(TrustDomainService::new(context)))
 }
 
 /// What is served on the administration socket.
@@ -31,5 +47,8 @@ pub(super) async fn on_admin_socket(context: &Arc<ServerContext>) -> Routes {
     reporter
         .set_service_status("", tonic_health::ServingStatus::Serving)
         .await;
-    over_tcp(context).add_service(health)
+    over_tcp(context)
+        .add_service(DebugServer::new(DebugService::new(context)))
+        .add_service(LoggerServer::new(LoggerService::new(context)))
+        .add_service(health)
 }
