@@ -256,7 +256,7 @@ fn foreign_bundle(trust_domain: &str, sequence_number: u64) -> types::Bundle {
     types::Bundle {
         trust_domain: trust_domain.into(),
         x509_authorities: vec![types::X509Certificate {
-            asn1: ca("foreign").der(),
+            asn1: ca("foreign").der().to_vec(),
             tainted: false,
         }],
         refresh_hint: 60,
@@ -331,7 +331,7 @@ async fn foreign_bundles_are_kept() {
     let deleted = delete.await.unwrap().into_inner().results;
     let codes: Vec<_> = deleted.iter().map(|it| code(it.status.as_ref())).collect();
     assert_eq!(codes, [0, 0, 5]);
-    let mut get = |trust_domain: &str| {
+    let get = |trust_domain: &str| {
         let request = GetFederatedBundleRequest {
             trust_domain: trust_domain.into(),
             output_mask: None,
@@ -471,8 +471,9 @@ async fn a_ca_is_forced_out_by_the_api() {
 #[tokio::test]
 async fn the_server_tells_about_itself() {
     let (world, channel) = served().await;
-    let info = DebugClient::new(channel.clone()).get_info(GetInfoRequest::default());
-    let info = info.await.unwrap().into_inner();
+    let mut debug = DebugClient::new(channel.clone());
+    let info = debug.get_info(GetInfoRequest::default()).await;
+    let info = info.unwrap().into_inner();
     let ids = info.svid_chain.iter().map(|it| it.id.clone().unwrap().path);
     assert_eq!(ids.collect::<Vec<_>>(), ["/spire/server", ""]);
     assert_eq!(info.svid_chain[0].subject, "O=SPIRE,C=US");
