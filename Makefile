@@ -18,7 +18,7 @@ CARGO_MACHETE := cargo-machete@0.9.2
 TEST_MINUTES ?= 40
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-slow test-dev lint format clippy docs lint-dev deny bench codegen clean tools servers checkout can-test
+.PHONY: help demo demo-down test test-slow test-dev lint format clippy docs lint-dev deny bench bench-spire codegen clean tools servers checkout can-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -97,7 +97,11 @@ tools: ## install cargo-deny and cargo-machete, for 'make deny', outside the rep
 
 bench: checkout ## measure what docs/performance.md reports (PODS=100000 for a larger cluster)
 	@dev/devcluster.sh build control-plane
-	PODS=$(PODS) cargo bench
+	PODS=$(PODS) cargo bench --bench cluster --bench registry --bench signing
+
+bench-spire: checkout ## measure us beside a stock spire-server (AGENTS=1000 ROUNDS=2)
+	@dev/devcluster.sh build control-plane spire
+	AGENTS=$(AGENTS) ROUNDS=$(ROUNDS) cargo bench --bench spire
 
 codegen: checkout ## rewrite the generated files: CRDs, RBAC, reference
 	UPDATE=1 cargo test --test codegen

@@ -111,10 +111,10 @@ pub const CLUSTER: &[Grant] = &[
         OBSERVE,
     ),
     Grant::new(
-        "Entries that were made through the SPIRE server API; those that expire are deleted.",
+        "Entries that are made, changed and deleted through the SPIRE server API.",
         "spiffe-operator.io",
         &["registrationentries"],
-        &["list", "watch", "delete"],
+        &["get", "list", "watch", "create", "update", "delete"],
     ),
     Grant::new(
         "The trust domains that users apply.",

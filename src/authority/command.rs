@@ -6,7 +6,7 @@
 //! or old. Here as many old ones as live stay, and each may be tainted and revoked, also while
 //! another one is prepared.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -44,6 +44,35 @@ pub enum Command {
     Revoke(AuthorityKind, AuthorityId),
     /// Marks an old authority: what it signed is to be replaced.
     Taint(AuthorityKind, AuthorityId),
+}
+
+impl fmt::Display for AuthorityKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X509 => "X.509",
+            Self::Jwt => "JWT",
+        })
+    }
+}
+
+/// For logs.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Activate(kind, id) => write!(f, "activate {kind} authority {id}"),
+            Self::Append { roots, jwt_keys } => {
+                write!(
+                    f,
+                    "append {} roots and {} JWT keys",
+                    roots.len(),
+                    jwt_keys.len()
+                )
+            }
+            Self::Prepare(kind) => write!(f, "prepare {kind} authority"),
+            Self::Revoke(kind, id) => write!(f, "revoke {kind} authority {id}"),
+            Self::Taint(kind, id) => write!(f, "taint {kind} authority {id}"),
+        }
+    }
 }
 
 /// Why a command is refused. The journal is as good as before.

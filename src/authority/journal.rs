@@ -453,6 +453,28 @@ mod tests {
     }
 
     #[test]
+    fn where_a_secret_holds_the_ca_the_jwt_keys_are_our_own() {
+        let top = root(ca_params("root"));
+        let data = secret(&[&top], top.key(), &[&top]);
+        let ca = Arc::new(CertificateAuthority::import(&data, &trust_domain(), now()).unwrap());
+        let origin = AuthorityOrigin::Imported;
+        let none = pass(&Journal::new(trust_domain()), origin, None, now());
+        assert!(
+            none.jwt_ledger().records().is_empty(),
+            "before there is a CA"
+        );
+        let journal = pass(&none, origin, Some(&ca), now());
+        let journal = pass(&journal, origin, Some(&ca), now());
+        assert_signs_tokens(&journal, now());
+        let lasts = journal.jwt_ledger().active().unwrap().not_after;
+        assert_eq!(lasts, later(168));
+        // The CA lives for a year, and the Secret may be away for a while.
+        let journal = pass(&journal, origin, None, later(85));
+        assert_eq!(states(&journal), ["active"]);
+        assert_eq!(jwt_states(&journal), ["active", "prepared"]);
+    }
+
+    #[test]
     fn another_key_is_another_authority_although_the_bundle_is_the_same() {
         let authority = |journal: &Journal| Authority::from_journal(journal).unwrap().unwrap();
         let waits = own(&own(&active(), later(85)), later(85));

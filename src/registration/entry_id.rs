@@ -101,7 +101,9 @@ impl EntryId {
         parse_uuid(text).map_or_else(|| Self::Name(text.into()), Self::Uuid)
     }
 
-    fn is_derived(&self) -> bool {
+    /// Whether it has the form of the ID of an entry that follows from objects and pods.
+    #[must_use]
+    pub fn is_derived(&self) -> bool {
         matches!(self, Self::Uuid([_, _, _, _, _, _, version, ..]) if version >> 4 == OWN_MEANING)
     }
 }

@@ -134,6 +134,8 @@ impl AuthorityCommands {
                 }
                 Err(error) => return Err(error),
                 Ok(journal) => {
+                    let command = command.to_string();
+                    tracing::info!(trust_domain = self.object, command, "command carried out");
                     self.until_served(&journal).await;
                     return Ok(journal);
                 }

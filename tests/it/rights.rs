@@ -14,9 +14,12 @@ use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry, RegistrationEntr
 use spiffe_operator::rbac::{BUNDLE_CONFIG_MAP, CLUSTER, NAMESPACED};
 use spiffe_operator::registration::{EntryId, registration_entry_name};
 
+use spiffe_operator::server::proto::types::EntryMask;
+
+use crate::spire_entries::Entries;
 use crate::support::{
-    ControlPlane, Operator, Options, SOON, World, apply, condition, documents, merge_patch, unique,
-    wait_until,
+    ControlPlane, Operator, Options, SOON, World, apply, condition, documents, free_port,
+    merge_patch, unique, wait_until,
 };
 
 /// Installs the generated roles, and makes a kubeconfig of the service account that has them.
@@ -82,7 +85,11 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     let operator = Operator::start_as(&kubeconfig, "spiffe-system", &["--log", "debug"]).await;
     operator.ready().await;
     let uid = world
-        .apply_trust_domain(json!({ "bundleConfigMaps": {}, "deletionPolicy": "Delete" }))
+        .apply_trust_domain(json!({
+            "bundleConfigMaps": {},
+            "deletionPolicy": "Delete",
+            "server": { "port": free_port() },
+        }))
         .await
         .metadata
         .uid
@@ -92,14 +99,8 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     condition::<ClusterSPIFFEID>(&world.client, &id, "Ready", "True").await;
     let fixed = apply_static_entry(&world).await;
     condition::<ClusterStaticEntry>(&world.client, &fixed, "Ready", "True").await;
-    let expired = apply_expired_entry(&world).await;
-    let entries = Api::<RegistrationEntry>::all(world.client.clone());
-    wait_until("an expired entry to be deleted", SOON, || async {
-        let found = entries.get_opt(&expired).await;
-        let found = found.map_err(|error| error.to_string())?;
-        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
-    })
-    .await;
+    use_entry_api(&world, &operator).await;
+    let_an_entry_expire(&world).await;
     world.issue().await;
     world.event("default", &uid, "CAActivated").await;
 
@@ -190,8 +191,21 @@ async fn apply_static_entry(world: &World) -> String {
     name
 }
 
-/// Applies a RegistrationEntry whose time is over, and gives its name.
-async fn apply_expired_entry(world: &World) -> String {
+/// Makes, reads, changes and deletes an entry through the API of the server.
+async fn use_entry_api(world: &World, operator: &Operator) {
+    let entries = Entries::connect(world, operator.admin_socket(&world.class)).await;
+    let created = entries.create_one(entries.entry("/by-api")).await;
+    entries.get(&created.id).await.unwrap();
+    let mask = EntryMask {
+        hint: true,
+        ..EntryMask::default()
+    };
+    entries.update(created.clone(), mask).await;
+    entries.delete(&created.id).await;
+}
+
+/// Applies a RegistrationEntry whose time is over, and waits until it is deleted.
+async fn let_an_entry_expire(world: &World) {
     let trust_domain = world.trust_domain.parse().unwrap();
     let name = registration_entry_name(&trust_domain, &EntryId::from_text("expired"));
     let object = json!({
@@ -207,7 +221,13 @@ async fn apply_expired_entry(world: &World) -> String {
         },
     });
     apply(&world.client, &object).await.unwrap();
-    name
+    let entries = Api::<RegistrationEntry>::all(world.client.clone());
+    wait_until("an expired entry to be deleted", SOON, || async {
+        let found = entries.get_opt(&name).await;
+        let found = found.map_err(|error| error.to_string())?;
+        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
+    })
+    .await;
 }
 
 /// API group, resource and verb.

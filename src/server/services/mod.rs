@@ -4,6 +4,7 @@
 mod answer;
 mod bundle;
 mod debug;
+mod entry;
 mod federation;
 mod ids;
 mod local_authority;
@@ -18,6 +19,7 @@ use tonic::service::Routes;
 use crate::server::context::ServerContext;
 use crate::server::proto::bundle::bundle_server::BundleServer;
 use crate::server::proto::debug::debug_server::DebugServer;
+use crate::server::proto::entry::entry_server::EntryServer;
 use crate::server::proto::localauthority::local_authority_server::LocalAuthorityServer;
 use crate::server::proto::logger::logger_server::LoggerServer;
 use crate::server::proto::svid::svid_server::SvidServer;
@@ -25,6 +27,7 @@ use crate::server::proto::trustdomain::trust_domain_server::TrustDomainServer;
 
 use self::bundle::BundleService;
 use self::debug::DebugService;
+use self::entry::EntryService;
 use self::local_authority::LocalAuthorityService;
 use self::logger::LoggerService;
 use self::svid::SvidService;
@@ -34,6 +37,7 @@ use self::trust_domain::TrustDomainService;
 pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
     Routes::default()
         .add_service(BundleServer::new(BundleService::new(context)))
+        .add_service(EntryServer::new(EntryService::new(Arc::clone(context))))
         .add_service(LocalAuthorityServer::new(LocalAuthorityService::new(
             context,
         )))

@@ -7,6 +7,7 @@
 #![allow(
     dead_code,
     unused_imports,
+    unused_macros,
     reason = "each part is for the tests that need it"
 )]
 
@@ -19,6 +20,7 @@ mod objects;
 mod operator;
 mod pod_certificates;
 mod process;
+mod served;
 mod spire;
 mod spire_agent;
 mod spire_controller_manager;
@@ -41,10 +43,11 @@ pub(crate) use objects::{
 pub(crate) use operator::{LEASE_EXPIRED, Operator, release_lease, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
 pub(crate) use process::Process;
-pub(crate) use spire::{Endpoint, free_port};
+pub(crate) use served::{AGENT_ACCOUNT, CLUSTER, Served, scripts};
+pub(crate) use spire::{Endpoint, free_port, program as spire_program, run as run_program};
 pub(crate) use spire_agent::{SpireAgent, X509Svid};
 pub(crate) use spire_controller_manager::SpireControllerManager;
-pub(crate) use spire_server::{SpireServer, SpireServerCli, user_selector};
+pub(crate) use spire_server::{SpireServer, SpireServerCli};
 pub(crate) use wait::{SOON, wait_until};
 pub(crate) use world::{World, condition, condition_that, verdict};
 

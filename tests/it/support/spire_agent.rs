@@ -14,8 +14,7 @@ use super::{
     attestors::Attestor,
     process::Process,
     spire::{Endpoint, program, run},
-    spire_server::SpireServer,
-    wait::SOON,
+    wait::{SOON, wait_until},
 };
 
 /// A running agent. It knows workloads by their user (`unix:uid:…`) and program (`unix:path:…`).
@@ -65,19 +64,28 @@ impl SpireAgent {
         self.healthy().await;
     }
 
-    /// Kills it, removes what it has kept on disk, and starts it again.
-    pub(crate) async fn restart_without_data(&mut self) {
+    /// Kills it unless it has ended, removes what it has kept on disk, and starts it again.
+    pub(crate) async fn relaunch_without_data(&mut self) {
         self.kill().await;
         let data = self.folder.path().join("data");
         fs::remove_dir_all(&data).unwrap();
         fs::create_dir(data).unwrap();
+        fs::remove_file(self.folder.path().join("agent.log")).unwrap();
         self.process = process(&self.program, self.folder.path());
-        self.healthy().await;
     }
 
     async fn kill(&mut self) {
-        self.process.signal("KILL");
+        self.process.try_signal("KILL");
         self.process.ended(SOON).await;
+    }
+
+    /// Waits until its log has `words`, whether it still runs or not.
+    pub(crate) async fn says(&self, words: &str) {
+        wait_until(&format!("the agent to say {words:?}"), SOON, || async {
+            let log = self.process.log();
+            log.contains(words).then_some(()).ok_or(log)
+        })
+        .await;
     }
 
     /// Its process.
@@ -235,29 +243,4 @@ plugins {{
 }}
 "#
     )
-}
-
-#[tokio::test]
-async fn a_stock_agent_gets_svids_from_a_stock_server() {
-    let trust_domain = super::unique_trust_domain();
-    let server = SpireServer::start(&trust_domain, "", "").await;
-    let cli = server.cli();
-    let token = cli.join_token().await;
-    let parent = format!("spiffe://{trust_domain}/spire/agent/join_token/{token}");
-    let endpoint = server.endpoint().await;
-    let agent = SpireAgent::start(&endpoint, &Attestor::JoinToken(token)).await;
-    let id = format!("spiffe://{trust_domain}/web");
-    cli.entry(&parent, &id, "").await;
-    agent.x509_svid(&id).await;
-    let jwt = agent.fetch_jwt("them").await.unwrap();
-    let validate = format!("api validate jwt -audience them -svid {jwt}");
-    let valid = agent.command(&validate).await.unwrap();
-    assert!(valid.contains(&id), "{valid}");
-    let (process, folder) = (
-        agent.process().id().to_owned(),
-        agent.folder.path().to_owned(),
-    );
-    drop(agent);
-    assert!(!folder.exists());
-    assert!(!Path::new("/proc").join(process).exists());
 }

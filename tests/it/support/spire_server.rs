@@ -1,6 +1,10 @@
 //! A stock spire-server in a process of its own, and its command line against any server.
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 use spiffe_operator::spiffe::Bundle;
@@ -105,6 +109,11 @@ impl SpireServerCli {
         }
     }
 
+    /// The socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Runs `spire-server` with `arguments`, which hold no blanks.
     ///
     /// # Errors
@@ -169,7 +178,17 @@ impl SpireServerCli {
 
     /// Registers the workloads of this process's user, and gives the ID of the entry.
     pub(crate) async fn entry(&self, parent: &str, id: &str, further: &str) -> String {
-        let selector = user_selector();
+        self.entry_of(parent, id, &user_selector(), further).await
+    }
+
+    /// Registers workloads with a selector, and gives the ID of the entry.
+    pub(crate) async fn entry_of(
+        &self,
+        parent: &str,
+        id: &str,
+        selector: &str,
+        further: &str,
+    ) -> String {
         let created = self
             .json(&format!(
                 "entry create -parentID {parent} -spiffeID {id} -selector {selector} {further}"
@@ -182,7 +201,7 @@ impl SpireServerCli {
 }
 
 /// By what an agent knows this process and its children.
-pub(crate) fn user_selector() -> String {
+fn user_selector() -> String {
     let process = fs::metadata("/proc/self").unwrap();
     format!("unix:uid:{}", process.uid())
 }

@@ -1,0 +1,276 @@
+//! The Entry service: what administrators register, and what agents may fetch.
+//!
+//! Parts: [`convert`] (messages), [`filter`] and [`list`] (what administrators see), [`write`] (what
+//! they change), [`sync`] (what agents fetch).
+
+mod convert;
+mod filter;
+mod list;
+mod sync;
+mod write;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, stream};
+use prost::Message;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use self::filter::Filter;
+use self::list::Page;
+use self::sync::Sync;
+use self::write::Writer;
+use crate::clusters::identities::NotYetSeen;
+use crate::registration::{Entry, EntryId, EntrySelector};
+use crate::server::authorization::{Authorized, CallingAgent};
+use crate::server::context::ServerContext;
+use crate::server::proto::entry::entry_server::Entry as EntryApi;
+use crate::server::proto::entry::{
+    BatchCreateEntryRequest, BatchCreateEntryResponse, BatchDeleteEntryRequest,
+    BatchDeleteEntryResponse, BatchUpdateEntryRequest, BatchUpdateEntryResponse,
+    CountEntriesRequest, CountEntriesResponse, GetAuthorizedEntriesRequest,
+    GetAuthorizedEntriesResponse, GetEntryRequest, ListEntriesRequest, ListEntriesResponse,
+    SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
+};
+use crate::server::proto::types;
+use crate::store::{CatchUpError, RegistrationEntryStore, WriteError};
+
+/// Most bytes of entries in one message: stock clients take 4 MiB.
+const MAX_BYTES: usize = 4 * 1024 * 1024 - 1024;
+
+/// The Entry service of one trust domain.
+pub(super) struct EntryService {
+    context: Arc<ServerContext>,
+    store: RegistrationEntryStore,
+}
+
+impl EntryService {
+    pub(super) fn new(context: Arc<ServerContext>) -> Self {
+        let process = &context.process;
+        let store =
+            RegistrationEntryStore::new(process.client.clone(), Arc::clone(&process.identities));
+        Self { context, store }
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            context: &self.context,
+            store: &self.store,
+        }
+    }
+
+    /// Waits until all is known that was written before the call, on whatever replica.
+    async fn catch_up(&self) -> Result<(), Status> {
+        self.store.catch_up().await.map_err(|error| match &error {
+            CatchUpError::Call(_) | CatchUpError::NotSeen => {
+                Status::unavailable(crate::error_chain(&error))
+            }
+        })
+    }
+
+    async fn find(&self, id: &EntryId) -> Result<Option<Arc<Entry>>, Status> {
+        if id.is_derived() {
+            let identities = &self.context.process.identities;
+            return identities
+                .entry(&self.context.object, id)
+                .map_err(|error| unavailable(&error));
+        }
+        let found = self.store.get(&self.context.trust_domain, id).await;
+        found.map_err(|error| {
+            Status::unavailable(format!("failed to fetch entry: {}", words(&error)))
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl EntryApi for EntryService {
+    async fn count_entries(
+        &self,
+        request: Request<CountEntriesRequest>,
+    ) -> Result<Response<CountEntriesResponse>, Status> {
+        let filter = request.into_inner().filter.map(filter::of_count);
+        let filter = Filter::of(filter.as_ref(), &self.context.trust_domain)?;
+        self.catch_up().await?;
+        let count = list::count(&self.context, &filter).await?;
+        Ok(Response::new(CountEntriesResponse {
+            count: i32::try_from(count).unwrap_or(i32::MAX),
+        }))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<ListEntriesRequest>,
+    ) -> Result<Response<ListEntriesResponse>, Status> {
+        let request = request.into_inner();
+        let filter = Filter::of(request.filter.as_ref(), &self.context.trust_domain)?;
+        let page = Page::parse(request.page_size, &request.page_token)?;
+        if page.is_first() {
+            self.catch_up().await?;
+        }
+        let mask = request.output_mask.as_ref();
+        let response = list::list(&self.context, &filter, page, mask).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn get_entry(
+        &self,
+        request: Request<GetEntryRequest>,
+    ) -> Result<Response<types::Entry>, Status> {
+        let request = request.into_inner();
+        if request.id.is_empty() {
+            return Err(Status::invalid_argument("missing ID"));
+        }
+        let found = self.find(&EntryId::from_text(&request.id)).await?;
+        let entry = found.ok_or_else(|| Status::not_found("entry not found"))?;
+        let message = convert::for_admin(&entry, request.output_mask.as_ref());
+        Ok(Response::new(message))
+    }
+
+    async fn batch_create_entry(
+        &self,
+        request: Request<BatchCreateEntryRequest>,
+    ) -> Result<Response<BatchCreateEntryResponse>, Status> {
+        let request = request.into_inner();
+        let results = self.writer().create_all(request).await?;
+        Ok(Response::new(BatchCreateEntryResponse { results }))
+    }
+
+    async fn batch_update_entry(
+        &self,
+        request: Request<BatchUpdateEntryRequest>,
+    ) -> Result<Response<BatchUpdateEntryResponse>, Status> {
+        let request = request.into_inner();
+        let results = self.writer().update_all(request).await?;
+        Ok(Response::new(BatchUpdateEntryResponse { results }))
+    }
+
+    async fn batch_delete_entry(
+        &self,
+        request: Request<BatchDeleteEntryRequest>,
+    ) -> Result<Response<BatchDeleteEntryResponse>, Status> {
+        let request = request.into_inner();
+        let results = self.writer().delete_all(request).await?;
+        Ok(Response::new(BatchDeleteEntryResponse { results }))
+    }
+
+    async fn get_authorized_entries(
+        &self,
+        request: Request<GetAuthorizedEntriesRequest>,
+    ) -> Result<Response<GetAuthorizedEntriesResponse>, Status> {
+        let agent = Authorized::agent(&request)?;
+        let entries = authorized(&self.context, &agent)?;
+        let mask = request.into_inner().output_mask;
+        let entries = entries.iter();
+        let entries = entries.map(|entry| convert::for_agent(entry, mask.as_ref()));
+        let response = GetAuthorizedEntriesResponse {
+            entries: entries.collect(),
+        };
+        check_size(
+            &response,
+            "agents that use SyncAuthorizedEntries get them in pages",
+        )?;
+        Ok(Response::new(response))
+    }
+
+    type SyncAuthorizedEntriesStream =
+        Pin<Box<dyn Stream<Item = Result<SyncAuthorizedEntriesResponse, Status>> + Send>>;
+
+    async fn sync_authorized_entries(
+        &self,
+        request: Request<Streaming<SyncAuthorizedEntriesRequest>>,
+    ) -> Result<Response<Self::SyncAuthorizedEntriesStream>, Status> {
+        let agent = Authorized::agent(&request)?;
+        let entries = authorized(&self.context, &agent)?;
+        let requests = request.into_inner();
+        let exchange = Exchange {
+            requests,
+            state: Progress::Begun(entries),
+            answers: VecDeque::new(),
+        };
+        let answers = stream::try_unfold(exchange, |mut exchange| async move {
+            let answer = exchange.next().await?;
+            Ok(answer.map(|answer| (answer, exchange)))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// A `SyncAuthorizedEntries` call under way.
+struct Exchange {
+    requests: Streaming<SyncAuthorizedEntriesRequest>,
+    state: Progress,
+    answers: VecDeque<SyncAuthorizedEntriesResponse>,
+}
+
+/// How far it is.
+enum Progress {
+    /// The agent has not asked yet.
+    Begun(Vec<Arc<Entry>>),
+    /// It knows what there is.
+    Told(Sync),
+}
+
+impl Exchange {
+    /// The next answer; none once the agent asks no more.
+    async fn next(&mut self) -> Result<Option<SyncAuthorizedEntriesResponse>, Status> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Ok(Some(answer));
+            }
+            let request = match self.requests.message().await {
+                Ok(Some(request)) => request,
+                Ok(None) => return Ok(None),
+                // That is how an agent ends a call that has given it all it needs.
+                Err(status) if status.code() == Code::Cancelled => return Ok(None),
+                Err(status) => return Err(status),
+            };
+            match &mut self.state {
+                Progress::Begun(entries) => {
+                    let sync = Sync::begin(&request, std::mem::take(entries))?;
+                    self.answers.extend(sync.revisions());
+                    self.state = Progress::Told(sync);
+                }
+                Progress::Told(sync) => self.answers.extend(sync.entries(request)),
+            }
+        }
+    }
+}
+
+/// The entries that the agent may fetch.
+fn authorized(context: &ServerContext, agent: &CallingAgent) -> Result<Vec<Arc<Entry>>, Status> {
+    let selectors = node_selectors(agent);
+    let identities = &context.process.identities;
+    identities
+        .authorized_entries(&context.object, &agent.id, &selectors)
+        .map_err(|error| unavailable(&error))
+}
+
+/// The selectors of an agent's node.
+fn node_selectors(agent: &CallingAgent) -> BTreeSet<EntrySelector> {
+    let selectors = agent.record.spec.selectors.iter();
+    selectors
+        .filter_map(|selector| EntrySelector::parse(selector).ok())
+        .collect()
+}
+
+/// Agents keep what they have, and ask again.
+fn unavailable(error: &NotYetSeen) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+/// Refuses what no stock client would take.
+fn check_size(message: &impl Message, remedy: &str) -> Result<(), Status> {
+    let bytes = message.encoded_len();
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "the entries take {bytes} bytes, more than the {MAX_BYTES} of one message; {remedy}"
+    )))
+}
+
+/// An error with all its causes, in words for the caller.
+fn words(error: &WriteError) -> String {
+    crate::error_chain(error)
+}

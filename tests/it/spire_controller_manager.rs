@@ -1,0 +1,209 @@
+//! A stock spire-controller-manager that keeps its entries through an administrators' socket.
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::support::{
+    SOON, Served, SpireControllerManager, apply, ca, control_plane, pod, scripts,
+};
+
+/// What is registered, as `entry show` has it, when it is as wanted.
+async fn entries(
+    server: &Served,
+    manager: &SpireControllerManager,
+    what: &str,
+    are_wanted: impl Fn(&[Value]) -> bool,
+) -> Vec<Value> {
+    manager
+        .process()
+        .wait_until(what, SOON, || async {
+            let shown = server.cli.json("entry show").await;
+            let entries = shown["entries"].as_array().unwrap();
+            are_wanted(entries)
+                .then(|| entries.clone())
+                .ok_or(shown.to_string())
+        })
+        .await
+}
+
+async fn manager(server: &Served, class: &str) -> SpireControllerManager {
+    let kubeconfig = control_plane().await.kubeconfig();
+    let changes =
+        json!({ "className": class, "entryIDPrefix": "scm", "gcInterval": 1_000_000_000 });
+    let (socket, trust_domain) = (server.cli.socket(), &server.trust_domain);
+    SpireControllerManager::start(kubeconfig, socket, trust_domain, changes).await
+}
+
+async fn the_entries_of_pods_are_kept(server: &Served) {
+    let world = &server.world;
+    let class = format!("{}-stock", world.class);
+    let manager = manager(server, &class).await;
+    let others = server
+        .cli
+        .entry(&server.id("parent"), &server.id("others"), "")
+        .await;
+
+    let web = world
+        .apply_cluster_spiffe_id("web", json!({ "className": class, "ttl": "600s" }))
+        .await;
+    let client = &world.client;
+    let node = world.node.name_any();
+    let spec = json!({ "serviceAccountName": "workload" });
+    let of_pod = pod(
+        client,
+        &world.namespace,
+        "web",
+        &node,
+        &[("app", "web")],
+        spec,
+    )
+    .await;
+    let found = entries(server, &manager, "the pod's entry", |entries| {
+        entries.len() == 2
+    })
+    .await;
+    let found = found
+        .iter()
+        .find(|entry| entry["id"] != json!(others))
+        .unwrap();
+    assert!(found["id"].as_str().unwrap().starts_with("scm."), "{found}");
+    let path = format!("/ns/{}/sa/workload", world.namespace);
+    assert_eq!(found["spiffe_id"]["path"], json!(path));
+    let parent = format!("/spire/agent/k8s_psat/stock/{}", world.node.uid().unwrap());
+    assert_eq!(found["parent_id"]["path"], json!(parent));
+    let selector = format!("pod-uid:{}", of_pod.uid().unwrap());
+    assert_eq!(
+        found["selectors"],
+        json!([{ "type": "k8s", "value": selector }])
+    );
+    assert_eq!(found["x509_svid_ttl"], json!(600));
+
+    // A change is an update of the same entry.
+    world
+        .apply_cluster_spiffe_id("web", json!({ "className": class, "ttl": "900s" }))
+        .await;
+    let id = found["id"].clone();
+    let is_updated = |entry: &Value| entry["id"] == id && entry["x509_svid_ttl"] == json!(900);
+    entries(server, &manager, "the update", |entries| {
+        entries.iter().any(is_updated)
+    })
+    .await;
+    world.delete_cluster_spiffe_id(&web).await;
+    let found = entries(server, &manager, "the pod's entry to go", |entries| {
+        entries.len() == 1
+    })
+    .await;
+    assert_eq!(found[0]["id"], json!(others));
+    assert!(
+        !manager.process().log().contains("\tERROR\t"),
+        "{}",
+        manager.process().log()
+    );
+}
+
+async fn static_entries_are_kept(server: &Served) {
+    let world = &server.world;
+    let class = format!("{}-stock", world.class);
+    let manager = manager(server, &class).await;
+    let others = server
+        .cli
+        .entry(&server.id("parent"), &server.id("others"), "")
+        .await;
+    let client = &world.client;
+    let object = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "spire.spiffe.io/v1alpha1",
+            "kind": kind,
+            "metadata": { "name": format!("{}-fixed", world.class) },
+            "spec": spec,
+        })
+    };
+    let foreign = json!({
+        "className": class,
+        "trustDomain": "foreign.test",
+        "bundleEndpointURL": "https://127.0.0.1:1/bundle",
+        "bundleEndpointProfile": { "type": "https_web" },
+        "trustDomainBundle": bundle_document(server).await,
+    });
+    apply(client, &object("ClusterFederatedTrustDomain", foreign))
+        .await
+        .unwrap();
+    manager
+        .process()
+        .wait_until("the federation relationship", SOON, || {
+            server.cli.run("federation show -trustDomain foreign.test")
+        })
+        .await;
+    let fixed = json!({
+        "className": class,
+        "spiffeID": server.id("fixed"),
+        "parentID": server.id("parent"),
+        "selectors": ["unix:uid:7", "unix:gid:8"],
+        "federatesWith": ["foreign.test"],
+        "dnsNames": ["fixed.example"],
+        "hint": "fixed",
+        "downstream": true,
+    });
+    apply(client, &object("ClusterStaticEntry", fixed))
+        .await
+        .unwrap();
+    let found = entries(server, &manager, "the static entry", |entries| {
+        entries.len() == 2
+    })
+    .await;
+    let fixed = found
+        .iter()
+        .find(|entry| entry["hint"] == json!("fixed"))
+        .unwrap();
+    assert_eq!(fixed["federates_with"], json!(["foreign.test"]));
+    assert_eq!(fixed["dns_names"], json!(["fixed.example"]));
+    assert_eq!(fixed["downstream"], json!(true));
+
+    // What somebody takes away is made again, and what is somebody else's stays.
+    let id = fixed["id"].as_str().unwrap();
+    server
+        .cli
+        .run(&format!("entry delete -entryID {id}"))
+        .await
+        .unwrap();
+    let found = entries(server, &manager, "the entry once more", |entries| {
+        entries.len() == 2
+    })
+    .await;
+    assert!(
+        found.iter().any(|entry| entry["id"] == json!(others)),
+        "{found:?}"
+    );
+    assert!(
+        !manager.process().log().contains("\tERROR\t"),
+        "{}",
+        manager.process().log()
+    );
+}
+
+/// The bundle of another trust domain.
+async fn bundle_document(server: &Served) -> String {
+    let file = server.file("foreign.pem", &ca("foreign").pem());
+    let id = "spiffe://document.test";
+    server
+        .cli
+        .run(&format!("bundle set -id {id} -path {file}"))
+        .await
+        .unwrap();
+    let document = server
+        .cli
+        .run(&format!("bundle list -id {id} -format spiffe"))
+        .await
+        .unwrap();
+    server
+        .cli
+        .run(&format!("bundle delete -id {id}"))
+        .await
+        .unwrap();
+    document
+}
+
+scripts! {
+    the_entries_of_pods_are_kept: "1h",
+    static_entries_are_kept: "1h",
+}
