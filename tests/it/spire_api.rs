@@ -38,6 +38,7 @@ use spiffe_operator::spiffe::{Bundle, JwtKey, PublicKey, pem, verify_jwt_svid};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::spire_entries::Entries;
 use crate::support::{SOON, World, ca, free_port, shared_operator, wait_until};
 
 /// A world whose trust domain is served, and its administration socket.
@@ -291,7 +292,7 @@ async fn foreign_bundles_are_kept() {
     };
     let page = bundles.list_federated_bundles(list.clone()).await.unwrap();
     let page = page.into_inner();
-    assert_eq!(page.bundles, [first.clone()]);
+    assert_eq!(page.bundles, std::slice::from_ref(&first));
     list.page_token = page.next_page_token;
     let page = bundles.list_federated_bundles(list).await.unwrap();
     let page = page.into_inner();
@@ -344,6 +345,51 @@ async fn foreign_bundles_are_kept() {
     assert_eq!((kept.sequence_number, kept.refresh_hint), (3, 60));
     let own = get(&world.trust_domain).await.unwrap_err();
     assert_eq!(own.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_foreign_bundle_goes_only_when_no_entry_names_it() {
+    let (world, channel) = served().await;
+    let mut bundles = BundleClient::new(channel);
+    let socket = shared_operator().await.admin_socket(&world.class);
+    let entries = Entries::connect(&world, socket).await;
+    let set = BatchSetFederatedBundleRequest {
+        bundle: vec![foreign_bundle("a.org", 1)],
+        output_mask: None,
+    };
+    let mut made = Vec::new();
+    // RESTRICT, DISSOCIATE, DELETE.
+    for (mode, expected) in [(0, 9), (2, 0), (1, 0)] {
+        let put = bundles.batch_set_federated_bundle(set.clone()).await;
+        assert_eq!(
+            code(put.unwrap().into_inner().results[0].status.as_ref()),
+            0
+        );
+        if mode != 2 {
+            let entry = entries.entry(&format!("/federated-{mode}"));
+            let federates_with = vec!["a.org".into()];
+            let create = entries.create(vec![types::Entry {
+                federates_with,
+                ..entry
+            }]);
+            // The bundle is known to the registry a moment after it was stored.
+            let (_, _, entry) = create.await.remove(0);
+            made.push(entry.unwrap());
+        }
+        let trust_domains = vec!["a.org".to_owned()];
+        let delete = BatchDeleteFederatedBundleRequest {
+            trust_domains,
+            mode,
+        };
+        let deleted = bundles.batch_delete_federated_bundle(delete).await;
+        let status = deleted.unwrap().into_inner().results.remove(0).status;
+        let status = status.unwrap();
+        assert_eq!(status.code, expected, "{mode}: {}", status.message);
+    }
+    let dissociated = entries.get(&made[0].id).await.unwrap();
+    assert!(dissociated.federates_with.is_empty(), "{dissociated:?}");
+    let gone = entries.get(&made[1].id).await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
 }
 
 #[tokio::test]
