@@ -372,7 +372,6 @@ async fn a_foreign_bundle_goes_only_when_no_entry_names_it() {
                 federates_with,
                 ..entry
             }]);
-            // The bundle is known to the registry a moment after it was stored.
             let (_, _, entry) = create.await.remove(0);
             made.push(entry.unwrap());
         }
