@@ -93,10 +93,23 @@ pub const CLUSTER: &[Grant] = &[
         READ,
     ),
     Grant::new(
-        "Selectors and templates see namespaces and nodes.",
+        "Selectors and templates see namespaces.",
         "",
-        &["namespaces", "nodes"],
+        &["namespaces"],
         OBSERVE,
+    ),
+    Grant::new(
+        "Selectors and templates see nodes; that of an agent which attests may be newer than the \
+         watch.",
+        "",
+        &["nodes"],
+        READ,
+    ),
+    Grant::new(
+        "Agents that attest as pods show tokens of their service accounts.",
+        "authentication.k8s.io",
+        &["tokenreviews"],
+        &["create"],
     ),
     Grant::new(
         "A pod's certificate can carry the names of the services that select it.",

@@ -218,6 +218,29 @@ pub(super) fn selectors(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Service accounts, at least one.
+pub(super) fn service_accounts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "items": { "type": "string", "pattern": "^[a-z0-9-]{1,63}:[a-z0-9.-]{1,253}$" },
+    })
+}
+
+/// Certificates in PEM.
+pub(super) fn pem(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 262_144,
+        "pattern": "-----BEGIN CERTIFICATE-----",
+    })
+}
+
+/// The part of an agent's ID below `/spire/agent`.
+pub(super) fn agent_path_template(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 1024, "pattern": "^/" })
+}
+
 /// A name that becomes one segment of SPIFFE IDs.
 pub(super) fn path_segment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 255, "pattern": PATH_SEGMENT })

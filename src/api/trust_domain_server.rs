@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{NodeAttestors, schema};
 
 /// The API of spire-server, for stock agents, downstream servers and tools.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +23,9 @@ pub struct ServerSpec {
     #[serde(default, rename = "agentTTL", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::lifetime")]
     pub agent_ttl: Option<String>,
+    /// How agents may prove where they run. Without any no agent is attested.
+    #[serde(default)]
+    pub node_attestors: NodeAttestors,
     /// How long the record of an agent stays after its X.509-SVID has ended, a Go duration; `0`: for
     /// good. Records of banned agents stay for good anyway.
     #[serde(default = "default_prune_agents_expired_for")]

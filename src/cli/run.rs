@@ -82,6 +82,10 @@ pub(super) fn execute(arguments: Arguments) -> Result<ExitCode, String> {
     } = arguments;
     let logs = logging::start(&log, log_format)
         .map_err(|error| format!("--log {log:?}: {}", error_chain(&error)))?;
+    // As programs in Go do: each connection of an agent is a file. Less than that works, too.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     let config = Config {
         kubeconfig,
         context,

@@ -29,6 +29,12 @@ impl CallError {
         self.code() == Some(409)
     }
 
+    /// The API server answered, if only with an error.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        self.code().is_some()
+    }
+
     /// The operator lacks a right (403).
     #[must_use]
     pub fn is_forbidden(&self) -> bool {

@@ -7,6 +7,7 @@ pub mod identities;
 pub mod list;
 pub mod observe;
 pub mod pod_certificates;
+pub mod reviews;
 
 pub mod watch;
 

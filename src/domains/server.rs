@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::api::{ServerRateLimit, ServerSpec, TrustDomainSpec, duration};
-use crate::domains::SettingsError;
+use crate::domains::{AttestorSettings, SettingsError};
 use crate::spiffe::SpiffeId;
 
 /// The API of spire-server as a TrustDomain asks for it.
@@ -24,6 +24,8 @@ pub struct ServerSettings {
     pub jwt_issuer: Option<String>,
     /// Lifetime of CAs of servers below that ask for none.
     pub ca_ttl: Duration,
+    /// How agents may prove where they run.
+    pub node_attestors: AttestorSettings,
     /// How long records of agents stay after they have expired; none: for good.
     pub prune_agents_expired_for: Option<Duration>,
     /// Which calls are limited.
@@ -55,6 +57,7 @@ impl ServerSettings {
             jwt_svid_ttl: parse("jwtSVID.ttl", &spec.jwt_svid.ttl)?,
             jwt_issuer: spec.jwt_svid.issuer.clone(),
             ca_ttl: parse("caTTL", &spec.ca_ttl)?,
+            node_attestors: AttestorSettings::parse(spec, &server.node_attestors)?,
             prune_agents_expired_for: Some(prune).filter(|age| !age.is_zero()),
             rate_limit: server.rate_limit.clone(),
         }))

@@ -68,6 +68,14 @@ pub enum SettingsError {
         /// What is wrong with it.
         source: ParseDurationError,
     },
+    /// An attestor that cannot work.
+    #[error("spec.server.nodeAttestors.{field}: {problem}")]
+    NodeAttestor {
+        /// Path of the field.
+        field: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// A pod certificate cannot live that short.
     #[error("spec.podCertificates.ttl: at least 1h")]
     PodCertificateTtl,

@@ -142,7 +142,15 @@ async fn authorize(
         (Access::Local | Access::Admin | Access::AgentOrAdmin, Caller::Local) => {
             Ok(Authorized::Admin)
         }
-        (_, Caller::Local | Caller::Anonymous { .. }) | (Access::Local, _) => denied(),
+        // As spire-server, which has these services on its socket only.
+        (Access::Local, _) => {
+            let service = method
+                .rsplit_once('/')
+                .map_or(method, |(service, _)| service);
+            let service = service.trim_start_matches('/');
+            Err(Status::unimplemented(format!("unknown service {service}")))
+        }
+        (_, Caller::Local | Caller::Anonymous { .. }) => denied(),
         (Access::Admin, Caller::Peer { svid, .. }) => {
             if is_admin(context, svid)? {
                 return Ok(Authorized::Admin);
@@ -217,7 +225,7 @@ pub fn agent_status(error: &AgentError) -> Status {
 }
 
 /// The reason as stock agents know it.
-fn reason_of(denial: AgentDenial) -> Reason {
+pub(super) fn reason_of(denial: AgentDenial) -> Reason {
     match denial {
         AgentDenial::Expired => Reason::AgentExpired,
         AgentDenial::NotAttested => Reason::AgentNotAttested,

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod admin_socket;
+pub mod attestation;
 pub mod authorization;
 pub mod caller;
 mod connection;

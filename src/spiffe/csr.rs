@@ -77,6 +77,21 @@ impl RequestedKey {
     }
 }
 
+/// The key in a PKCS #10 request (RFC 2986) in DER, for callers who proved who they are by other
+/// means. What else is in the request is not looked at, and neither is its signature: whoever gets a
+/// certificate for a key that they do not hold cannot use it.
+///
+/// # Errors
+/// When the request is too large, malformed, or has a key that is not certified.
+pub fn key_in_pkcs10(der: &[u8]) -> Result<PublicKey, CsrError> {
+    check_length(der)?;
+    let Ok(([], request)) = X509CertificationRequest::from_der(der) else {
+        return Err(CsrError::Malformed);
+    };
+    let key = &request.certification_request_info.subject_pki;
+    check_kind(PublicKey::from_parsed(key)?)
+}
+
 /// Why a request is refused. None of these can become right for the same request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -176,6 +191,27 @@ mod tests {
 
     fn csr(params: &CertificateParams, key: &KeyPair) -> Vec<u8> {
         params.serialize_request(key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn of_an_agents_request_the_key_alone_counts() {
+        let key = p256();
+        let mut params = params();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "an agent");
+        let mut request = csr(&params, &key);
+        let read = key_in_pkcs10(&request).unwrap();
+        assert_eq!(read.spki(), key.subject_public_key_info());
+        // The last byte belongs to the signature.
+        *request.last_mut().unwrap() ^= 1;
+        assert_eq!(key_in_pkcs10(&request).unwrap(), read);
+        assert_eq!(key_in_pkcs10(b"junk"), Err(CsrError::Malformed));
+        let long = vec![0; MAX_REQUEST_LENGTH + 1];
+        assert!(matches!(
+            key_in_pkcs10(&long),
+            Err(CsrError::TooLarge { .. })
+        ));
     }
 
     fn p256() -> KeyPair {

@@ -131,7 +131,7 @@ pub enum VerifyError {
 }
 
 /// Extended key usages are looked at in the leaf only; those of CAs do not narrow them.
-struct AnyPurpose;
+pub(crate) struct AnyPurpose;
 
 impl ExtendedKeyUsageValidator for AnyPurpose {
     fn validate(&self, _: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {

@@ -11,6 +11,7 @@
 pub mod agents;
 mod authority;
 mod authority_commands;
+mod ca_bundles;
 mod domain;
 pub mod federation;
 pub mod join_tokens;
@@ -20,6 +21,7 @@ mod registration_entries;
 pub(crate) use authority::wipe;
 pub use authority::{AuthorityStore, LoadError, SaveError, StoredJournal};
 pub use authority_commands::{AuthorityCommandError, AuthorityCommands};
+pub use ca_bundles::{CaBundleError, ca_bundle};
 pub use domain::{Caches, DomainStores};
 pub use last_good::LastGoodStore;
 pub use registration_entries::{CatchUpError, Created, RegistrationEntryStore, WriteError};

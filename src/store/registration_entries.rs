@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 use tokio::sync::Mutex;
@@ -107,9 +108,24 @@ impl RegistrationEntryStore {
         trust_domain: &TrustDomainName,
         spec: RegistrationEntrySpec,
     ) -> Result<Created, WriteError> {
+        self.create_owned(domain, trust_domain, spec, None).await
+    }
+
+    /// As [`Self::create`]; the entry goes with the `owner` where one is given.
+    ///
+    /// # Errors
+    /// When it could not be written, or it is not known whether it was.
+    pub async fn create_owned(
+        &self,
+        domain: &str,
+        trust_domain: &TrustDomainName,
+        spec: RegistrationEntrySpec,
+        owner: Option<OwnerReference>,
+    ) -> Result<Created, WriteError> {
         let id = EntryId::from_text(&spec.entry_id);
         let name = registration_entry_name(trust_domain, &id);
-        let object = RegistrationEntry::new(&name, spec);
+        let mut object = RegistrationEntry::new(&name, spec);
+        object.metadata.owner_references = owner.map(|owner| vec![owner]);
         let wanted = parse_registration_entry(&object)?;
         let written = match call(self.objects.create(&PostParams::default(), &object)).await {
             Ok(written) => written,

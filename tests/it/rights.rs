@@ -63,6 +63,8 @@ const SELDOM: &[(&str, &str, &str)] = &[
     ("certificates.k8s.io", "podcertificaterequests", "get"),
     ("", "secrets", "delete"),
     ("", "configmaps", "delete"),
+    ("", "nodes", "get"),
+    ("authentication.k8s.io", "tokenreviews", "create"),
     ("spiffe-operator.io", "attestedagents", "get"),
     ("spiffe-operator.io", "attestedagents", "create"),
     ("spiffe-operator.io", "attestedagents", "update"),

@@ -127,7 +127,9 @@ async fn work(context: Context, shared: Arc<Shared>, name: String) {
     loop {
         let worker = Worker::new(context.clone(), Arc::clone(&shared), name.clone());
         // Nothing of the worker is looked at again.
-        let _ = AssertUnwindSafe(worker.run()).catch_unwind().await;
+        let _ = AssertUnwindSafe(Box::pin(worker.run()))
+            .catch_unwind()
+            .await;
         tracing::error!(trust_domain = name, "a worker broke off; starting another");
         backoff.failed(());
         backoff.next_due().await;

@@ -15,6 +15,7 @@ mod attestors;
 mod authorities;
 mod control_plane;
 mod faulty_api_server;
+pub(crate) mod grpc;
 mod node;
 mod objects;
 mod operator;
@@ -36,7 +37,7 @@ pub(crate) use authorities::{
 };
 pub(crate) use control_plane::{ControlPlane, Options, control_plane, devcluster, install};
 pub(crate) use faulty_api_server::{Fault, FaultyApiServer};
-pub(crate) use node::NodeCluster;
+pub(crate) use node::{NodeCluster, SOON_ON_A_NODE};
 pub(crate) use objects::{
     apply, apply_dry, documents, merge_patch, namespace, node, pod, service_account,
 };

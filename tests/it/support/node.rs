@@ -80,6 +80,28 @@ impl NodeCluster {
         .await;
     }
 
+    /// Applies manifests as a user does.
+    pub(crate) async fn apply_text(&self, manifests: &str) {
+        let file = self.control_plane.dir().join("manifests.yaml");
+        std::fs::write(&file, manifests).unwrap();
+        self.apply(file.to_str().unwrap(), false).await;
+    }
+
+    /// Loads an image of a pinned program.
+    pub(crate) fn load_program(&self, name: &str, image: &str) {
+        let program = run(command().args(["program", name])).unwrap();
+        let dir = self.control_plane.dir();
+        let archive = dir.join(format!("{name}.tar"));
+        let entrypoint = format!("/{name}");
+        run(command()
+            .args(["image", image, "--out"])
+            .arg(&archive)
+            .args(["--entrypoint", &entrypoint, "--user", "0"])
+            .arg(format!("{}={entrypoint}", program.trim())))
+        .unwrap();
+        run(command().arg("load").arg("--dir").arg(dir).arg(&archive)).unwrap();
+    }
+
     /// An object as the API server has it.
     ///
     /// # Errors

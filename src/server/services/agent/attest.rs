@@ -1,0 +1,296 @@
+//! `AttestAgent`: from what an agent sends to its X.509-SVID.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Resource;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::renew::{presented, sign, svid_to_proto};
+use super::{alias, failed};
+use crate::clusters::reviews::Reviews;
+use crate::domains::{AttestorSettings, CaBundle, X509PopSettings};
+use crate::runtime::clock;
+use crate::server::attestation::{Evidence, MAX_PAYLOAD, join_token, k8s_psat, x509pop};
+use crate::server::caller::Caller;
+use crate::server::context::ServerContext;
+use crate::server::proto::agent::attest_agent_request::{Params, Step as Request};
+use crate::server::proto::agent::attest_agent_response::{Result as Attested, Step as Response};
+use crate::server::proto::agent::{AttestAgentRequest, AttestAgentResponse};
+use crate::server::proto::types::AttestationData;
+use crate::server::rate_limit::Limit;
+use crate::store::agents::{AgentDenial, AgentError, Attestation};
+use crate::store::{CaBundleError, ca_bundle};
+
+/// How long an agent may take to send a message.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an attestation may take in all, turns that are waited for included.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+type Answer = Result<AttestAgentResponse, Status>;
+
+/// One agent's conversation.
+struct Conversation {
+    caller: Caller,
+    requests: Streaming<AttestAgentRequest>,
+    answers: mpsc::Sender<Answer>,
+}
+
+/// Attests; what is sent to the agent comes out of the stream. Ends when that is dropped.
+pub(super) fn start(
+    context: Arc<ServerContext>,
+    caller: Caller,
+    requests: Streaming<AttestAgentRequest>,
+) -> ReceiverStream<Answer> {
+    let (answers, stream) = mpsc::channel(1);
+    let conversation = Conversation {
+        caller,
+        requests,
+        answers: answers.clone(),
+    };
+    tokio::spawn(async move {
+        let attested = timeout(TIMEOUT, attest(&context, conversation));
+        let attested = tokio::select! {
+            attested = attested => attested,
+            () = answers.closed() => return,
+        };
+        let late = || Err(Status::deadline_exceeded("attestation took too long"));
+        // The agent may be gone.
+        let _ = answers.send(attested.unwrap_or_else(|_| late())).await;
+    });
+    ReceiverStream::new(stream)
+}
+
+async fn attest(context: &ServerContext, mut conversation: Conversation) -> Answer {
+    let (data, csr) = conversation.params().await?;
+    let settings = context.settings();
+    let attestors = &settings.node_attestors;
+    let limit = limit(attestors, &data);
+    let turn = context.limit(limit, &conversation.caller, 1).await;
+    turn.map_err(|status| {
+        let message = "rejecting request due to attest agent rate limiting";
+        Status::new(status.code(), format!("{message}: {}", status.message()))
+    })?;
+    let evidence = evidence(context, attestors, &data, &mut conversation).await?;
+    if evidence.id.path() == "/spire/server" {
+        let problem = "agent ID cannot collide with the server ID";
+        return Err(Status::internal(problem));
+    }
+    record(context, &conversation.caller, evidence, &csr).await
+}
+
+/// Signs for the agent, and records it, before it is answered.
+async fn record(
+    context: &ServerContext,
+    caller: &Caller,
+    evidence: Evidence,
+    csr: &[u8],
+) -> Answer {
+    let Evidence { id, alias, .. } = evidence;
+    let agents = &context.stores.agents;
+    let svid = sign(context, &id, csr, clock::now());
+    let svid = match svid {
+        Ok(svid) => svid,
+        // Whoever is banned hears nothing else.
+        Err(status) => match agents.get(&id).await {
+            Ok(Some(agent)) if agent.banned => return Err(banned()),
+            _ => return Err(status),
+        },
+    };
+    let attestation = Attestation {
+        id,
+        attestation_type: evidence.attestation_type,
+        can_reattest: evidence.can_reattest,
+        selectors: evidence.selectors,
+        cluster: evidence.cluster,
+        node_name: evidence.node_name,
+        svid: presented(&svid),
+    };
+    let recorded = agents.attest(&attestation).await;
+    let recorded = recorded.map_err(|error| match error {
+        AgentError::Denied {
+            reason: AgentDenial::Banned,
+        } => banned(),
+        error => failed("failed to create attested agent", &error),
+    })?;
+    if let (Some(alias), Some(owner)) = (alias, recorded.owner_ref(&())) {
+        alias::make(context, &attestation.id, &alias, owner).await?;
+    }
+    tracing::info!(
+        trust_domain = %context.trust_domain,
+        agent = %attestation.id,
+        attestor = attestation.attestation_type,
+        address = ?caller.address(),
+        "Agent attestation request completed"
+    );
+    Ok(AttestAgentResponse {
+        step: Some(Response::Result(Attested {
+            svid: Some(svid_to_proto(&attestation.id, &svid)),
+            reattestable: attestation.can_reattest,
+        })),
+    })
+}
+
+/// SPIRE's words, which its own tests compare.
+fn banned() -> Status {
+    Status::permission_denied("failed to attest: agent is banned")
+}
+
+async fn evidence(
+    context: &ServerContext,
+    attestors: &AttestorSettings,
+    data: &AttestationData,
+    conversation: &mut Conversation,
+) -> Result<Evidence, Status> {
+    let trust_domain = &context.trust_domain;
+    let payload = &data.payload;
+    match (data.r#type.as_str(), attestors) {
+        (
+            join_token::NAME,
+            AttestorSettings {
+                join_token: true, ..
+            },
+        ) => join_token::attest(&context.stores.join_tokens, payload, clock::now()).await,
+        (
+            k8s_psat::NAME,
+            AttestorSettings {
+                k8s_psat: Some(settings),
+                ..
+            },
+        ) => {
+            let cluster = |name: &str| {
+                (name == settings.cluster).then(|| k8s_psat::Cluster {
+                    settings,
+                    reviews: Reviews::new(context.process.client.clone()),
+                })
+            };
+            k8s_psat::attest(trust_domain, payload, cluster).await
+        }
+        (
+            x509pop::NAME,
+            AttestorSettings {
+                x509pop: Some(settings),
+                ..
+            },
+        ) => {
+            let roots = roots(context, settings).await?;
+            let path = &settings.path;
+            let now = clock::now();
+            x509pop::attest(trust_domain, path, &roots, payload, now, move |challenge| {
+                conversation.exchange(challenge)
+            })
+            .await
+        }
+        (other, _) => {
+            let shown = crate::truncate(other, 64);
+            Err(Status::failed_precondition(format!(
+                "error getting node attestor: could not find node attestor type {shown:?}"
+            )))
+        }
+    }
+}
+
+async fn roots(
+    context: &ServerContext,
+    settings: &X509PopSettings,
+) -> Result<Vec<CertificateDer<'static>>, Status> {
+    let reference = match &settings.roots {
+        CaBundle::Inline(roots) => return Ok(roots.clone()),
+        CaBundle::Stored(reference) => reference,
+    };
+    let process = &context.process;
+    let roots = ca_bundle(process.client.clone(), &process.namespace, reference).await;
+    roots.map_err(|error| {
+        let message = format!("failed to get trust bundle: {}", crate::error_chain(&error));
+        match error {
+            CaBundleError::Call { source, .. } if !source.is_answer() => {
+                Status::unavailable(message)
+            }
+            _ => Status::internal(message),
+        }
+    })
+}
+
+/// What the attestation is limited by: agents of a cluster that is known may all come from one
+/// address.
+fn limit<'a>(attestors: &'a AttestorSettings, data: &AttestationData) -> Limit<'a> {
+    let psat = attestors.k8s_psat.as_ref();
+    let psat = psat.filter(|_| data.r#type == k8s_psat::NAME);
+    let named = k8s_psat::Payload::read(&data.payload);
+    match (psat, named) {
+        (Some(settings), Ok(named)) if named.cluster == settings.cluster => {
+            Limit::ClusterAttestation(&settings.cluster)
+        }
+        _ => Limit::Attestation,
+    }
+}
+
+impl Conversation {
+    /// What the agent begins with: how it attests, and its certificate request.
+    async fn params(&mut self) -> Result<(AttestationData, Vec<u8>), Status> {
+        let Request::Params(params) = self
+            .receive("failed to receive request from stream")
+            .await?
+        else {
+            return Err(malformed("missing params"));
+        };
+        let Params { data, params } = params;
+        let data = data.ok_or_else(|| malformed("missing attestation data"))?;
+        let params = params.ok_or_else(|| malformed("missing X509-SVID parameters"))?;
+        if params.csr.is_empty() {
+            return Err(malformed("missing CSR"));
+        }
+        if data.r#type.is_empty() {
+            return Err(malformed("missing attestation data type"));
+        }
+        if data.payload.is_empty() {
+            return Err(malformed("missing attestation data payload"));
+        }
+        if data.payload.len() > MAX_PAYLOAD {
+            return Err(malformed("attestation data payload is too large"));
+        }
+        Ok((data, params.csr))
+    }
+
+    /// Sends `challenge`, and gives what comes back.
+    async fn exchange(&mut self, challenge: Vec<u8>) -> Result<Vec<u8>, Status> {
+        let step = Some(Response::Challenge(challenge));
+        let sent = self.answers.send(Ok(AttestAgentResponse { step })).await;
+        sent.map_err(|_| Status::internal("failed to send challenge to agent"))?;
+        let response = self
+            .receive("failed to receive challenge from agent")
+            .await?;
+        match response {
+            Request::ChallengeResponse(response) if response.len() <= MAX_PAYLOAD => Ok(response),
+            Request::ChallengeResponse(_) => {
+                Err(Status::invalid_argument("challenge response is too large"))
+            }
+            // Nothing, as to SPIRE's attestors.
+            Request::Params(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The next message; `problem` says that there is none.
+    async fn receive(&mut self, problem: &str) -> Result<Request, Status> {
+        let message = timeout(MESSAGE_TIMEOUT, self.requests.message()).await;
+        let message = message
+            .map_err(|_| Status::deadline_exceeded(format!("{problem}: it took too long")))?;
+        match message {
+            Ok(Some(AttestAgentRequest { step: Some(step) })) => Ok(step),
+            Ok(Some(AttestAgentRequest { step: None })) => Err(malformed("missing params")),
+            Ok(None) => Err(Status::invalid_argument(format!("{problem}: EOF"))),
+            Err(status) => Err(Status::new(
+                status.code(),
+                format!("{problem}: {}", status.message()),
+            )),
+        }
+    }
+}
+
+fn malformed(problem: &str) -> Status {
+    Status::invalid_argument(format!("malformed param: {problem}"))
+}
