@@ -1,26 +1,18 @@
 //! Bundles of foreign trust domains.
 
-use std::sync::Arc;
-
-use futures::{StreamExt, TryStreamExt, stream};
 use tonic::Status;
 
-use crate::registration::Entry;
 use crate::server::context::ServerContext;
 use crate::server::proto::bundle::batch_delete_federated_bundle_request::Mode;
 use crate::server::proto::bundle::{
     GetFederatedBundleRequest, ListFederatedBundlesRequest, ListFederatedBundlesResponse,
 };
 use crate::server::proto::types;
-use crate::server::services::answer::{invalid, not_written, unavailable};
+use crate::server::services::answer::{invalid, unavailable};
 use crate::server::services::bundle::message;
+use crate::server::services::bundle::release::{self, release};
 use crate::server::services::federation::{self, Failure, page, stored};
 use crate::spiffe::{Bundle, TrustDomainName};
-use crate::store::{RegistrationEntryStore, WriteError};
-
-/// Entries that are written at the same time.
-const AT_ONCE: usize = 32;
-const DELETE_FAILED: &str = "failed to delete federated bundle";
 
 /// What is done with them.
 pub(super) struct Federated<'a> {
@@ -142,73 +134,19 @@ impl<'a> Federated<'a> {
         )?;
         let store = &self.context.stores.federation;
         let known = store.get(&foreign).await;
-        let known = known.map_err(|error| stored(DELETE_FAILED, &error))?;
+        let known = known.map_err(|error| stored(release::FAILED, &error))?;
         if known.and_then(|it| it.bundle).is_none() {
             return Err(Status::not_found("bundle not found"));
         }
-        self.release(&foreign, mode).await?;
+        release(self.context, &foreign, mode).await?;
         let deleted = store.change(&foreign, |known| match known.bundle.take() {
             Some(_) => Ok(()),
             None => Err(Failure::from(Status::not_found("bundle not found"))),
         });
         let deleted = deleted.await;
-        deleted.map_err(|failure| failure.status(DELETE_FAILED))?;
+        deleted.map_err(|failure| failure.status(release::FAILED))?;
         self.context.saw_foreign_bundle(&foreign, false).await;
         Ok(())
-    }
-
-    /// Makes sure that no entry that was made through the API names `foreign` any more. Others follow
-    /// from objects that name it for as long as they like: they do without once the bundle is gone.
-    async fn release(&self, foreign: &TrustDomainName, mode: Mode) -> Result<(), Status> {
-        let (process, domain) = (&self.context.process, &self.context.object);
-        let identities = &process.identities;
-        let store = RegistrationEntryStore::new(process.client.clone(), Arc::clone(identities));
-        let caught_up = store.catch_up().await;
-        caught_up.map_err(|error| unavailable(DELETE_FAILED, crate::error_chain(&error)))?;
-        let federated = identities.entries_federated_with(domain, foreign);
-        let federated = federated.map_err(|missing| unavailable(DELETE_FAILED, missing))?;
-        if mode == Mode::Restrict && !federated.is_empty() {
-            let count = federated.len();
-            return Err(Status::failed_precondition(format!(
-                "{DELETE_FAILED}: cannot delete bundle; federated with {count} registration entries"
-            )));
-        }
-        let ours = federated.into_iter();
-        let ours: Vec<_> = ours.filter(|entry| entry.registered.is_some()).collect();
-        let release = |entry: Arc<Entry>| self.release_entry(&store, entry, foreign, mode);
-        let released = stream::iter(ours).map(release).buffer_unordered(AT_ONCE);
-        released.try_collect().await
-    }
-
-    async fn release_entry(
-        &self,
-        store: &RegistrationEntryStore,
-        entry: Arc<Entry>,
-        foreign: &TrustDomainName,
-        mode: Mode,
-    ) -> Result<(), Status> {
-        let (trust_domain, id) = (&self.context.trust_domain, &entry.id);
-        let released = if mode == Mode::Delete {
-            store.delete(trust_domain, id).await
-        } else {
-            let dissociated = store.update(trust_domain, id, |mut spec| {
-                let is_other = |name: &String| {
-                    TrustDomainName::from_name_or_id(name).is_ok_and(|name| name != *foreign)
-                };
-                spec.federates_with.retain(is_other);
-                Ok::<_, WriteError>(spec)
-            });
-            dissociated.await.map(|_| ())
-        };
-        match released {
-            Err(error) if !matches!(error, WriteError::NotFound) => {
-                Err(not_written(DELETE_FAILED, &error))
-            }
-            _ => {
-                tracing::info!(entry.id = %id, %foreign, ?mode, "entry does not federate any more");
-                Ok(())
-            }
-        }
     }
 
     /// Puts what `change` makes of the bundle that is known in its place.
@@ -224,9 +162,8 @@ impl<'a> Federated<'a> {
             Ok::<_, Failure>(())
         });
         let changed = changed.await.map_err(|failure| failure.status(what))?;
-        self.context
-            .saw_foreign_bundle(given.trust_domain(), true)
-            .await;
+        let foreign = given.trust_domain();
+        self.context.saw_foreign_bundle(foreign, true).await;
         // It was put there a moment ago.
         Ok(changed.bundle.unwrap_or_else(|| given.clone()))
     }
