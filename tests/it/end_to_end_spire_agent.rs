@@ -45,8 +45,7 @@ async fn a_registered_pod_gets_its_identities_from_the_socket_of_a_stock_agent()
     assert!(example.contains(image));
     let example = example.replace(image, "localhost/spire-agent:dev");
     cluster.apply_text(&example).await;
-    let rollout = "rollout status daemonset/spire-agent --timeout=120s";
-    cluster.kubectl(&format!("-n spire-system {rollout}"));
+    cluster.rolled_out("spire-system", "daemonset/spire-agent");
     let agents = cluster.kubectl("get agents -o wide");
     assert!(agents.contains("k8s_psat"), "{agents}");
     assert!(agents.contains("localhost"), "{agents}");
