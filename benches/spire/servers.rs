@@ -79,7 +79,10 @@ impl Server {
         world.apply_trust_domain(json!({ "server": server })).await;
         let socket = operator.admin_socket(&world.class);
         let cli = SpireServerCli::new(socket.clone()).await;
-        wait_until("the server to be healthy", SOON, || cli.run("healthcheck")).await;
+        wait_until("the server to have a bundle", SOON, || {
+            cli.run("bundle show")
+        })
+        .await;
         Self {
             endpoint: Endpoint {
                 bundle: cli.bundle(&world.trust_domain).await,

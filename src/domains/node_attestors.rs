@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn tokens_of_service_accounts_are_for_spire_server_unless_it_is_said() {
-        let psat = |more: Value| {
+        let psat = |more: &Value| {
             let mut psat = json!({ "serviceAccountAllowList": ["spire:spire-agent"] });
             psat.as_object_mut()
                 .unwrap()
@@ -153,10 +153,10 @@ mod tests {
                 .k8s_psat
                 .unwrap()
         };
-        let settings = psat(json!({}));
+        let settings = psat(&json!({}));
         assert_eq!(settings.cluster, "prod");
         assert_eq!(settings.audiences, ["spire-server"]);
-        assert!(psat(json!({ "audience": [] })).audiences.is_empty());
+        assert!(psat(&json!({ "audience": [] })).audiences.is_empty());
     }
 
     #[test]

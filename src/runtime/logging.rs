@@ -1,6 +1,7 @@
 //! Logs: text or JSON on standard error, with a filter that can be replaced at run time.
 
 use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,7 +21,12 @@ pub enum LogFormat {
 
 /// Replaces the log filter of the running process.
 #[derive(Clone)]
-pub struct LogControl(reload::Handle<EnvFilter, Registry>);
+pub struct LogControl {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// The filter that the process was started with.
+    launch: Arc<str>,
+    current: Arc<Mutex<LevelFilter>>,
+}
 
 /// Why a log filter was refused.
 #[derive(Debug, thiserror::Error)]
@@ -57,22 +63,52 @@ impl LogControl {
     /// # Errors
     /// When `filter` does not parse; the old one stays in force.
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
-        Ok(self.0.reload(parse(filter)?)?)
+        self.handle.reload(parse(filter)?)?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = level_in(filter);
+        Ok(())
+    }
+
+    /// Applies the filter that the process was started with.
+    ///
+    /// # Errors
+    /// When the subscriber is gone.
+    pub fn reset(&self) -> Result<(), LogError> {
+        self.set(&self.launch)
+    }
+
+    /// The level of all modules for which the filter in force names no other.
+    #[must_use]
+    pub fn level(&self) -> LevelFilter {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same of the filter that the process was started with.
+    #[must_use]
+    pub fn launch_level(&self) -> LevelFilter {
+        level_in(&self.launch)
+    }
+
+    fn new(handle: reload::Handle<EnvFilter, Registry>, filter: &str) -> Self {
+        Self {
+            handle,
+            launch: filter.into(),
+            current: Arc::new(Mutex::new(level_in(filter))),
+        }
     }
 
     /// A control whose logs have ended.
     #[cfg(test)]
     pub(crate) fn detached() -> Self {
-        Self(reload::Layer::new(EnvFilter::default()).1)
+        Self::new(reload::Layer::new(EnvFilter::default()).1, "error")
     }
 }
 
-/// Starts logging with `filter`.
+/// Starts logging with the filter `text`.
 ///
 /// # Errors
-/// When `filter` does not parse.
-pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, LogError> {
-    let (filter, handle) = reload::Layer::new(parse(filter)?);
+/// When it does not parse.
+pub fn start(text: &str, format: LogFormat) -> Result<LogControl, LogError> {
+    let (filter, handle) = reload::Layer::new(parse(text)?);
     let lines = match format {
         LogFormat::Json => fmt::layer()
             .json()
@@ -89,7 +125,14 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogControl, LogError> {
         .with(filter)
         .with(lines)
         .init();
-    Ok(LogControl(handle))
+    Ok(LogControl::new(handle, text))
+}
+
+/// The last bare level in `filter`; errors alone are logged where there is none.
+fn level_in(filter: &str) -> LevelFilter {
+    let words = filter.split(',').map(str::trim);
+    let mut levels = words.filter_map(|word| word.parse().ok());
+    levels.next_back().unwrap_or(LevelFilter::ERROR)
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
@@ -124,6 +167,20 @@ mod tests {
     fn refuses_what_would_silence_everything() {
         for filter in ["", "verbose", "info,kube", "kube=loud", "="] {
             assert!(parse(filter).is_err(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn the_bare_level_is_that_of_all_modules() {
+        for (filter, level) in [
+            ("info", LevelFilter::INFO),
+            ("DEBUG", LevelFilter::DEBUG),
+            ("off", LevelFilter::OFF),
+            ("warn,kube=debug", LevelFilter::WARN),
+            ("kube=debug, info", LevelFilter::INFO),
+            ("kube=debug", LevelFilter::ERROR),
+        ] {
+            assert_eq!(level_in(filter), level, "{filter}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
@@ -33,6 +34,8 @@ pub struct ServerContext {
     pub process: Context,
     /// Who signs and does other work that keeps a core busy.
     pub workers: Workers,
+    /// The server's own X.509-SVID, leaf first; empty while it has none.
+    pub own_chain: watch::Sender<Vec<CertificateDer<'static>>>,
     /// When the server was started.
     pub started: Instant,
     limits: RateLimits,
@@ -59,6 +62,7 @@ impl ServerContext {
             stores,
             process,
             workers: Workers::default(),
+            own_chain: watch::Sender::default(),
             started: Instant::now(),
             limits: RateLimits::default(),
         }

@@ -123,6 +123,7 @@ fn identity(
         admin_ids: settings.admin_ids.clone(),
         foreign: foreign_bundles(context, &settings.admin_ids),
     };
+    context.own_chain.send_replace(signed.chain.clone());
     let config = server_config(signed.chain, private, trust)
         .map_err(|source| IdentityError::Tls { source })?;
     Ok((config, pause))

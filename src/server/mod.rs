@@ -14,7 +14,6 @@ pub mod caller;
 mod connection;
 pub mod context;
 mod identity;
-pub mod ids;
 mod listener;
 pub mod proto;
 pub mod rate_limit;

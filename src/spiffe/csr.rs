@@ -193,6 +193,27 @@ mod tests {
         params.serialize_request(key).unwrap().der().to_vec()
     }
 
+    #[test]
+    fn of_an_agents_request_the_key_alone_counts() {
+        let key = p256();
+        let mut params = params();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "an agent");
+        let mut request = csr(&params, &key);
+        let read = key_in_pkcs10(&request).unwrap();
+        assert_eq!(read.spki(), key.subject_public_key_info());
+        // The last byte belongs to the signature.
+        *request.last_mut().unwrap() ^= 1;
+        assert_eq!(key_in_pkcs10(&request).unwrap(), read);
+        assert_eq!(key_in_pkcs10(b"junk"), Err(CsrError::Malformed));
+        let long = vec![0; MAX_REQUEST_LENGTH + 1];
+        assert!(matches!(
+            key_in_pkcs10(&long),
+            Err(CsrError::TooLarge { .. })
+        ));
+    }
+
     fn p256() -> KeyPair {
         KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
     }

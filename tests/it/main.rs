@@ -37,6 +37,7 @@ mod render;
 mod rights;
 mod rotation;
 mod spire_agents;
+mod spire_api;
 mod spire_authorization;
 mod spire_chained;
 mod spire_command_line;

@@ -52,6 +52,26 @@ pub(super) fn check_workload(id: &SpiffeId, trust_domain: &TrustDomainName) -> R
     ))
 }
 
+/// Whether an agent of `trust_domain` can have `id`.
+///
+/// # Errors
+/// In words for the caller.
+pub(super) fn check_agent(id: &SpiffeId, trust_domain: &TrustDomainName) -> Result<(), String> {
+    if !id.is_member_of(trust_domain) {
+        return Err(format!(
+            "\"{id}\" is not a member of trust domain \"{trust_domain}\""
+        ));
+    }
+    let problem = match id.path() {
+        "" => "path is empty",
+        path if path.starts_with("/spire/agent/") => return Ok(()),
+        _ => "path is not in the agent namespace",
+    };
+    Err(format!(
+        "\"{id}\" is not an agent in trust domain \"{trust_domain}\"; {problem}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +112,22 @@ mod tests {
         ] {
             let refused = from_proto(id.as_ref()).unwrap_err();
             assert!(refused.contains(problem), "{refused}");
+        }
+    }
+
+    #[test]
+    fn some_ids_are_no_agents() {
+        let trust_domain = "example.org".parse().unwrap();
+        let check = |id: &str| check_agent(&id.parse().unwrap(), &trust_domain);
+        assert_eq!(check("spiffe://example.org/spire/agent/x"), Ok(()));
+        for id in [
+            "spiffe://other.org/spire/agent/x",
+            "spiffe://example.org",
+            "spiffe://example.org/spire/agent",
+            "spiffe://example.org/spire/server",
+            "spiffe://example.org/web",
+        ] {
+            assert!(check(id).is_err(), "{id}");
         }
     }
 

@@ -298,7 +298,7 @@ mod tests {
     fn the_payload_names_a_cluster_and_has_a_token() {
         for (payload, problem) in [
             ("", "failed to unmarshal data payload"),
-            ("[]", "failed to unmarshal data payload"),
+            ("[1]", "failed to unmarshal data payload"),
             ("{\"cluster\":1}", "failed to unmarshal data payload"),
             ("{}", "missing cluster in attestation data"),
             (

@@ -7,12 +7,13 @@ use tonic::Status;
 use super::messages::{Filter, agent_to_proto, filter_from_proto};
 use super::{alias, failed};
 use crate::server::context::ServerContext;
-use crate::server::ids::agent_id_from_proto;
 use crate::server::proto::agent::{
     BanAgentRequest, CountAgentsRequest, DeleteAgentRequest, GetAgentRequest, ListAgentsRequest,
     ListAgentsResponse,
 };
 use crate::server::proto::types::{Agent, Spiffeid};
+use crate::server::services::answer::invalid;
+use crate::server::services::ids;
 use crate::spiffe::SpiffeId;
 use crate::store::agents::{AgentError, AgentFilter};
 
@@ -94,8 +95,11 @@ pub(super) async fn ban(context: &ServerContext, request: &BanAgentRequest) -> R
 }
 
 fn agent_id(context: &ServerContext, id: Option<&Spiffeid>) -> Result<SpiffeId, Status> {
-    agent_id_from_proto(&context.trust_domain, id)
-        .map_err(|problem| Status::invalid_argument(format!("invalid agent ID: {problem}")))
+    let id = ids::from_proto(id).and_then(|id| {
+        ids::check_agent(&id, &context.trust_domain)?;
+        Ok(id)
+    });
+    id.map_err(|problem| invalid("invalid agent ID", problem))
 }
 
 fn parse(filter: Option<Filter<'_>>) -> Result<AgentFilter, Status> {

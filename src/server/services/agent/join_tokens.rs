@@ -7,9 +7,10 @@ use tonic::Status;
 use crate::registration::EntryId;
 use crate::runtime::clock;
 use crate::server::context::ServerContext;
-use crate::server::ids::workload_id_from_proto;
 use crate::server::proto::agent::CreateJoinTokenRequest;
 use crate::server::proto::types::JoinToken;
+use crate::server::services::answer::invalid;
+use crate::server::services::ids;
 use crate::store::join_tokens::JoinTokenError;
 
 pub(super) async fn create(
@@ -20,11 +21,13 @@ pub(super) async fn create(
         let problem = "ttl is required, you must provide one";
         return Err(Status::invalid_argument(problem));
     }
-    let alias = request.agent_id.as_ref();
-    let alias = alias.map(|id| workload_id_from_proto(&context.trust_domain, Some(id)));
+    let alias = request.agent_id.as_ref().map(|id| {
+        let id = ids::from_proto(Some(id))?;
+        ids::check_workload(&id, &context.trust_domain)?;
+        Ok::<_, String>(id)
+    });
     let alias = alias.transpose();
-    let alias = alias
-        .map_err(|problem| Status::invalid_argument(format!("invalid agent ID: {problem}")))?;
+    let alias = alias.map_err(|problem| invalid("invalid agent ID", problem))?;
     if !context.settings().node_attestors.join_token {
         return Err(Status::failed_precondition(
             "join tokens are of no use: set server.nodeAttestors.joinToken of the TrustDomain",

@@ -4,9 +4,11 @@ use jiff::Timestamp;
 use jiff::fmt::strtime;
 
 use crate::api::AttestedAgentSpec;
-use crate::server::ids::{id_to_proto, selector_to_proto, selectors_from_proto};
 use crate::server::proto::types::selector_match::MatchBehavior;
-use crate::server::proto::types::{Agent, AgentMask, SelectorMatch as ProtoSelectorMatch};
+use crate::server::proto::types::{
+    Agent, AgentMask, Selector, SelectorMatch as ProtoSelectorMatch,
+};
+use crate::server::services::ids;
 use crate::spiffe::SpiffeId;
 use crate::store::agents::{AgentFilter, SelectorMatch};
 
@@ -18,7 +20,7 @@ pub(super) fn agent_to_proto(agent: &AttestedAgentSpec, mask: Option<&AgentMask>
     let id: SpiffeId = agent.id.parse().ok()?;
     let shown = |field: fn(&AgentMask) -> bool| mask.is_none_or(field);
     let mut message = Agent {
-        id: Some(id_to_proto(&id)),
+        id: Some(ids::to_proto(&id)),
         ..Agent::default()
     };
     if shown(|mask| mask.attestation_type) {
@@ -82,6 +84,30 @@ pub(super) fn filter_from_proto(filter: &Filter<'_>) -> Result<AgentFilter, Stri
     })
 }
 
+fn selectors_from_proto(selectors: &[Selector]) -> Result<Vec<String>, &'static str> {
+    let selectors = selectors.iter().map(|selector| {
+        if selector.r#type.is_empty() {
+            return Err("missing selector type");
+        }
+        if selector.r#type.contains(':') {
+            return Err("selector type contains ':'");
+        }
+        if selector.value.is_empty() {
+            return Err("missing selector value");
+        }
+        Ok(format!("{}:{}", selector.r#type, selector.value))
+    });
+    selectors.collect()
+}
+
+fn selector_to_proto(selector: &str) -> Selector {
+    let (kind, value) = selector.split_once(':').unwrap_or((selector, ""));
+    Selector {
+        r#type: kind.into(),
+        value: value.into(),
+    }
+}
+
 /// The last word is a short form of the offset, which says nothing new.
 fn expires_before(text: &str) -> Option<Timestamp> {
     let (moment, _) = text.rsplit_once(' ')?;
@@ -94,7 +120,6 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
-    use crate::server::proto::types::Selector;
 
     fn agent() -> AttestedAgentSpec {
         AttestedAgentSpec {
@@ -173,7 +198,7 @@ mod tests {
             ("junk", None),
             ("", None),
         ] {
-            let moment = expires_before(text).map(jiff::Timestamp::as_second);
+            let moment = expires_before(text).map(Timestamp::as_second);
             assert_eq!(moment, second, "{text}");
         }
     }

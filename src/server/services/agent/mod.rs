@@ -28,7 +28,15 @@ use crate::store::agents::AgentError;
 
 /// See the module.
 pub(super) struct AgentService {
-    pub(super) context: Arc<ServerContext>,
+    context: Arc<ServerContext>,
+}
+
+impl AgentService {
+    pub(super) fn new(context: &Arc<ServerContext>) -> Self {
+        Self {
+            context: Arc::clone(context),
+        }
+    }
 }
 
 #[tonic::async_trait]

@@ -10,10 +10,10 @@ use crate::runtime::clock;
 use crate::server::authorization::{CallingAgent, permission_denied, reason_of};
 use crate::server::caller::Caller;
 use crate::server::context::ServerContext;
-use crate::server::ids::id_to_proto;
 use crate::server::proto::agent::{PostStatusRequest, RenewAgentRequest, RenewAgentResponse};
 use crate::server::proto::types::X509svid;
 use crate::server::rate_limit::Limit;
+use crate::server::services::ids;
 use crate::server::validity::validity;
 use crate::spiffe::{SpiffeId, key_in_pkcs10};
 use crate::store::agents::{AgentDenial, AgentError, PresentedSvid};
@@ -107,7 +107,7 @@ pub(super) fn svid_to_proto(id: &SpiffeId, svid: &SignedSvid) -> X509svid {
     let chain = svid.chain.iter().map(CertificateDer::as_ref);
     X509svid {
         cert_chain: chain.map(<[u8]>::to_vec).collect(),
-        id: Some(id_to_proto(id)),
+        id: Some(ids::to_proto(id)),
         expires_at: svid.not_after.as_second(),
         hint: String::new(),
     }

@@ -1,10 +1,7 @@
 //! Bundles of foreign trust domains.
 
-use std::sync::Arc;
-
 use tonic::Status;
 
-use crate::registration::Entry;
 use crate::server::context::ServerContext;
 use crate::server::proto::bundle::batch_delete_federated_bundle_request::Mode;
 use crate::server::proto::bundle::{
@@ -13,12 +10,9 @@ use crate::server::proto::bundle::{
 use crate::server::proto::types;
 use crate::server::services::answer::{invalid, unavailable};
 use crate::server::services::bundle::message;
+use crate::server::services::bundle::release::{self, release};
 use crate::server::services::federation::{self, Failure, page, stored};
 use crate::spiffe::{Bundle, TrustDomainName};
-
-/// Entries that are looked at a time.
-const SLICE: usize = 500;
-const DELETE_FAILED: &str = "failed to delete federated bundle";
 
 /// What is done with them.
 pub(super) struct Federated<'a> {
@@ -140,47 +134,18 @@ impl<'a> Federated<'a> {
         )?;
         let store = &self.context.stores.federation;
         let known = store.get(&foreign).await;
-        let known = known.map_err(|error| stored(DELETE_FAILED, &error))?;
+        let known = known.map_err(|error| stored(release::FAILED, &error))?;
         if known.and_then(|it| it.bundle).is_none() {
             return Err(Status::not_found("bundle not found"));
         }
-        self.release(&foreign, mode)?;
+        release(self.context, &foreign, mode).await?;
         let deleted = store.change(&foreign, |known| match known.bundle.take() {
             Some(_) => Ok(()),
             None => Err(Failure::from(Status::not_found("bundle not found"))),
         });
         let deleted = deleted.await;
-        deleted.map_err(|failure| failure.status(DELETE_FAILED))?;
+        deleted.map_err(|failure| failure.status(release::FAILED))?;
         Ok(())
-    }
-
-    /// Makes sure that no entry names `foreign` any more.
-    fn release(&self, foreign: &TrustDomainName, mode: Mode) -> Result<(), Status> {
-        let count = self.federated_with(foreign)?.len();
-        match mode {
-            _ if count == 0 => Ok(()),
-            Mode::Restrict => Err(Status::failed_precondition(format!(
-                "{DELETE_FAILED}: cannot delete bundle; federated with {count} registration entries"
-            ))),
-            Mode::Delete | Mode::Dissociate => Err(Status::unimplemented(DELETE_FAILED)),
-        }
-    }
-
-    /// The entries that name `foreign`.
-    fn federated_with(&self, foreign: &TrustDomainName) -> Result<Vec<Arc<Entry>>, Status> {
-        let identities = &self.context.process.identities;
-        let mut found = Vec::new();
-        let mut after = None;
-        loop {
-            let slice = identities.entries_after(&self.context.object, after.as_ref(), SLICE);
-            let slice = slice.map_err(|missing| unavailable(DELETE_FAILED, missing))?;
-            let Some(last) = slice.last() else {
-                return Ok(found);
-            };
-            after = Some(last.id.clone());
-            let naming = slice.into_iter();
-            found.extend(naming.filter(|entry| entry.federates_with.contains(foreign)));
-        }
     }
 
     /// Puts what `change` makes of the bundle that is known in its place.

@@ -3,6 +3,7 @@
 
 mod federated;
 pub(super) mod message;
+mod release;
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ pub(super) struct Filter {
     selectors: Option<(SelectorMatch, BTreeSet<String>)>,
     federates_with: Option<(SelectorMatch, BTreeSet<String>)>,
     hint: Option<String>,
-    downstream: Option<bool>,
+    downstream: bool,
 }
 
 impl Filter {
@@ -48,7 +48,8 @@ impl Filter {
         };
         let mut parsed = Self {
             hint: filter.by_hint.clone().filter(|hint| !hint.is_empty()),
-            downstream: filter.by_downstream,
+            // `false` asks for all, as spire-server takes it; its command line always sends it.
+            downstream: filter.by_downstream == Some(true),
             ..Self::default()
         };
         if let Some(id) = &filter.by_parent_id {
@@ -103,7 +104,7 @@ impl Filter {
         let hint = self.hint.as_deref();
         is(self.spiffe_id.as_ref(), &entry.spiffe_id)
             && is(self.parent_id.as_ref(), &entry.parent_id)
-            && is(self.downstream.as_ref(), &entry.downstream)
+            && (entry.downstream || !self.downstream)
             && hint.is_none_or(|hint| entry.hint.as_deref() == Some(hint))
             && holds(
                 self.selectors.as_ref(),
@@ -235,10 +236,17 @@ mod tests {
             (hint("other"), false),
             (hint(""), true),
             (downstream(true), true),
-            (downstream(false), false),
+            (downstream(false), true),
         ] {
             let parsed = parse(&filter).unwrap();
             assert_eq!(parsed.allows(&entry()), allowed, "{filter:?}");
+        }
+        let upper = Entry {
+            downstream: false,
+            ..entry()
+        };
+        for (filter, allowed) in [(downstream(true), false), (downstream(false), true)] {
+            assert_eq!(parse(&filter).unwrap().allows(&upper), allowed);
         }
     }
 

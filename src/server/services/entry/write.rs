@@ -55,12 +55,14 @@ impl Writer<'_> {
         request: BatchCreateEntryRequest,
     ) -> Result<Vec<CreateResult>, Status> {
         let mask = request.output_mask;
-        // Those that say the same come one after the other, so that the first counts.
-        let mut seen = BTreeSet::new();
+        // Those that say the same or have the same ID come one after the other, so that the first
+        // counts.
+        let (mut seen, mut ids) = (BTreeSet::new(), BTreeSet::new());
         let mut first = Vec::new();
         let mut later = Vec::new();
         for (at, entry) in request.entries.into_iter().enumerate() {
-            let is_first = seen.insert(what_it_says(&entry));
+            let has_new_id = entry.id.is_empty() || ids.insert(entry.id.clone());
+            let is_first = seen.insert(what_it_says(&entry)) && has_new_id;
             if is_first { &mut first } else { &mut later }.push((at, entry));
         }
         let create = |(at, entry): (usize, types::Entry)| async move {
