@@ -44,6 +44,7 @@ mod spire_command_line;
 mod spire_controller_manager;
 mod spire_entries;
 mod spire_hostile;
+mod spire_svids;
 mod spire_transport;
 mod spire_workloads;
 mod support;

@@ -1,17 +1,18 @@
 //! A stock spire-server chained under a trust domain by its plugin for that (`UpstreamAuthority`
 //! `spire`), with an agent and a workload of its own.
 
-use std::path::Path;
-
 use crate::support::{
-    Attestor, SOON, Served, SpireAgent, SpireServer, X509Svid, scripts, spire_program,
+    Attestor, ControlPlane, Options, SOON, Served, SpireAgent, SpireServer, SpireServerCli, World,
+    X509Svid, release_lease, scripts, spire_program, wait_until,
 };
 
 /// A server under `root`, and an agent of each.
 struct Chain {
     root_agent: SpireAgent,
+    root_agent_id: String,
     child: SpireServer,
     child_agent: SpireAgent,
+    child_agent_id: String,
     upper: String,
     lower: String,
 }
@@ -21,9 +22,8 @@ impl Chain {
         let attestor = Attestor::x509pop(&root.x509pop_ca, "upper", root.folder.path());
         let root_agent = SpireAgent::start(&root.endpoint, &attestor).await;
         let root_agent_id = root.agents("").await.remove(0);
-        let by_path = |program: &Path| format!("unix:path:{}", program.display());
-        let server = by_path(&spire_program("spire-server").await.canonicalize().unwrap());
-        let workload = by_path(&spire_program("spire-agent").await.canonicalize().unwrap());
+        let server = program_selector("spire-server").await;
+        let workload = program_selector("spire-agent").await;
         let child_id = root.id("child");
         root.cli
             .entry_of(&root_agent_id, &child_id, &server, "-downstream")
@@ -45,15 +45,17 @@ impl Chain {
         );
         let child = SpireServer::start(&root.trust_domain, "ca_ttl = \"1h\"", &upstream).await;
         let token = child.cli().join_token().await;
-        let parent = root.join_token_agent(&token);
+        let child_agent_id = root.join_token_agent(&token);
         let endpoint = child.endpoint().await;
         let child_agent = SpireAgent::start(&endpoint, &Attestor::JoinToken(token)).await;
         let lower = root.id("lower");
-        child.cli().entry(&parent, &lower, "").await;
+        child.cli().entry(&child_agent_id, &lower, "").await;
         Self {
             root_agent,
+            root_agent_id,
             child,
             child_agent,
+            child_agent_id,
             upper,
             lower,
         }
@@ -131,6 +133,52 @@ async fn a_server_is_chained(root: &Served) {
         .await;
     chain.holds().await;
     assert!(chain.child.process().status().is_none());
+}
+
+#[tokio::test]
+async fn agents_and_chained_servers_survive_a_killed_operator() {
+    let control_plane = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&control_plane).await;
+    let operator = World::operator(&control_plane).await;
+    let mut root = Served::of(world, &operator, "1h").await;
+    let chain = Chain::under(&root).await;
+    chain.holds().await;
+
+    operator.signal("KILL");
+    operator.ended(SOON).await;
+    // What agents hold they serve, and a server below signs.
+    chain.root_agent.fetch_x509().await.unwrap();
+    let new = root.id("new-below");
+    let below = chain.child_agent_id.as_str();
+    chain.child.cli().entry(below, &new, "").await;
+    chain.child_agent.x509_svid(&new).await;
+
+    release_lease(&root.world.client).await;
+    let operator = World::operator(&control_plane).await;
+    let socket = operator.admin_socket(&root.world.class);
+    root.cli = SpireServerCli::new(socket).await;
+    wait_until("the server to serve again", SOON, || {
+        root.cli.run("bundle show")
+    })
+    .await;
+    let new = root.id("new-above");
+    let workload = program_selector("spire-agent").await;
+    root.cli
+        .entry_of(&chain.root_agent_id, &new, &workload, "")
+        .await;
+    chain.root_agent.x509_svid(&new).await;
+    chain.holds().await;
+    for agent in [&chain.root_agent, &chain.child_agent] {
+        let log = agent.process().log();
+        let attested = log.matches("Node attestation was successful").count();
+        assert_eq!(attested, 1, "{log}");
+    }
+}
+
+/// By what an agent knows one of SPIRE's programs.
+async fn program_selector(name: &'static str) -> String {
+    let program = spire_program(name).await.canonicalize().unwrap();
+    format!("unix:path:{}", program.display())
 }
 
 scripts! {

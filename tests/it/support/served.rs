@@ -91,7 +91,10 @@ impl Served {
         let changes = json!({ "clusterName": CLUSTER, "server": server });
         world.apply_trust_domain(changes).await;
         let cli = SpireServerCli::new(operator.admin_socket(&world.class)).await;
-        wait_until("the server to be healthy", SOON, || cli.run("healthcheck")).await;
+        wait_until("the server to have a bundle", SOON, || {
+            cli.run("bundle show")
+        })
+        .await;
         let trust_domain = world.trust_domain.clone();
         let endpoint = Endpoint {
             bundle: cli.bundle(&trust_domain).await,
@@ -153,13 +156,20 @@ impl Served {
     }
 }
 
-/// Makes each script a test of a stock server, with the lifetime of agents' SVIDs.
+/// Makes each script a test of a stock server and one of ours, with the lifetime of agents' SVIDs.
 macro_rules! scripts {
     ($($script:ident: $agent_ttl:literal,)*) => {
         mod stock {
             $(#[tokio::test]
             async fn $script() {
                 super::$script(&crate::support::Served::by_stock($agent_ttl).await).await;
+            })*
+        }
+
+        mod ours {
+            $(#[tokio::test]
+            async fn $script() {
+                super::$script(&crate::support::Served::by_operator($agent_ttl).await).await;
             })*
         }
     };
