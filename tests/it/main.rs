@@ -39,6 +39,7 @@ mod rotation;
 mod spire_agents;
 mod spire_api;
 mod spire_authorization;
+mod spire_availability;
 mod spire_chained;
 mod spire_command_line;
 mod spire_controller_manager;
