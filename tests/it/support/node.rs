@@ -47,7 +47,7 @@ impl NodeCluster {
         &self.control_plane
     }
 
-    /// Waits until a Deployment or DaemonSet is available. If it is not, says what its pods say.
+    /// Waits until a `Deployment` or `DaemonSet` is available. If it is not, says what its pods say.
     pub(crate) fn rolled_out(&self, namespace: &str, what: &str) {
         let rollout = ["-n", namespace, "rollout", "status", what, "--timeout=120s"];
         if let Err(problem) = self.try_kubectl(&rollout) {
