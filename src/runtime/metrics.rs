@@ -45,6 +45,13 @@ struct KindReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Call {
+    trust_domain: String,
+    method: String,
+    result: &'static str,
+}
+
 type Seconds = Family<Kind, Histogram, fn() -> Histogram>;
 
 /// The metrics and what changes them.
@@ -65,6 +72,7 @@ pub struct Metrics {
     leader: Gauge,
     watch_restarts: Family<Kind, Counter>,
     watch_errors: Family<Kind, Counter>,
+    server_calls: Family<Call, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -112,6 +120,7 @@ impl Metrics {
             leader: Gauge::default(),
             watch_restarts: Family::default(),
             watch_errors: Family::default(),
+            server_calls: Family::default(),
         };
         metrics.register();
         metrics
@@ -186,6 +195,11 @@ impl Metrics {
             "Failed lists and watches",
             self.watch_errors.clone(),
         );
+        r.register(
+            "server_calls",
+            "Calls of the API of spire-server",
+            self.server_calls.clone(),
+        );
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -196,6 +210,18 @@ impl Metrics {
             text.clear();
         }
         text
+    }
+
+    /// A caller of a trust domain's server was let through to `method`, or was not, and then may
+    /// have asked for anything.
+    pub fn called(&self, trust_domain: &str, method: Option<&str>, result: &'static str) {
+        let method = method.map(|method| method.rsplit('.').next().unwrap_or(method));
+        let call = Call {
+            trust_domain: trust_domain.into(),
+            method: method.unwrap_or_default().into(),
+            result,
+        };
+        self.server_calls.get_or_create(&call).inc();
     }
 
     /// A reconcile of `kind` ended after `elapsed`, with the reason where it failed.

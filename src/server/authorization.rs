@@ -119,7 +119,9 @@ where
             let Some(caller) = request.extensions().get::<Caller>().cloned() else {
                 return Ok(Status::internal("caller is unknown").into_http());
             };
-            match authorize(&context, access, &method, &caller).await {
+            let authorized = authorize(&context, access, &method, &caller).await;
+            count(&context, &method, &authorized);
+            match authorized {
                 Ok(authorized) => {
                     request.extensions_mut().insert(authorized);
                     inner.call(request).await
@@ -128,6 +130,16 @@ where
             }
         })
     }
+}
+
+fn count(context: &ServerContext, method: &str, authorized: &Result<Authorized, Status>) {
+    let (method, result) = match authorized {
+        Ok(_) => (Some(method), "allowed"),
+        Err(status) if status.code() == Code::Unavailable => (None, "unavailable"),
+        Err(_) => (None, "denied"),
+    };
+    let trust_domain = context.trust_domain.as_str();
+    context.process.metrics.called(trust_domain, method, result);
 }
 
 async fn authorize(

@@ -140,7 +140,7 @@ const UNIMPLEMENTED: i32 = 12;
 type Caller<'a> = (&'a str, Option<&'a Svid>, &'a [For], Option<u8>);
 
 /// A world whose CA the test holds, and its port.
-async fn world_of(ca: &Ca, server: serde_json::Value) -> (World, u16) {
+pub(crate) async fn world_of(ca: &Ca, server: serde_json::Value) -> (World, u16) {
     let world = World::without_trust_domain(control_plane().await).await;
     shared_operator().await;
     let secret = unique("ca");
@@ -159,7 +159,7 @@ async fn world_of(ca: &Ca, server: serde_json::Value) -> (World, u16) {
 }
 
 /// Records an agent that acts with `svid`.
-async fn record(world: &World, id: &str, svid: &Svid, banned: bool) {
+pub(crate) async fn record(world: &World, id: &str, svid: &Svid, banned: bool) {
     let name = agent_object_name(&id.parse().unwrap());
     let object = json!({
         "apiVersion": "spiffe-operator.io/v1alpha1",

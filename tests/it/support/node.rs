@@ -38,14 +38,24 @@ impl NodeCluster {
             run(command().arg("load").arg("--dir").arg(dir).arg(image)).unwrap();
         }
         cluster.apply("config/default", true).await;
-        let rollout = "rollout status deployment/spiffe-operator --timeout=120s";
-        cluster.kubectl(&format!("-n spiffe-system {rollout}"));
+        cluster.rolled_out("spiffe-system", "deployment/spiffe-operator");
         cluster
     }
 
     /// The API server and what belongs to it.
     pub(crate) fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
+    }
+
+    /// Waits until a `Deployment` or `DaemonSet` is available. If it is not, says what its pods say.
+    pub(crate) fn rolled_out(&self, namespace: &str, what: &str) {
+        let rollout = ["-n", namespace, "rollout", "status", what, "--timeout=120s"];
+        if let Err(problem) = self.try_kubectl(&rollout) {
+            let pods = self.try_kubectl(&["-n", namespace, "describe", "pods"]);
+            let log = self.try_kubectl(&["-n", namespace, "logs", what]);
+            let [pods, log] = [pods, log].map(|said| said.unwrap_or_else(|error| error));
+            panic!("{problem}\n{pods}\n{log}");
+        }
     }
 
     /// Runs kubectl with arguments that hold no spaces, and gives its standard output.

@@ -67,8 +67,13 @@ impl Operator {
         let sockets = log.with_extension("");
         let socket = sockets.join("{name}");
         let socket = socket.to_str().unwrap();
-        let server = ["--server-address", "127.0.0.1", "--admin-socket", socket];
-        let arguments = common.iter().chain(&http).chain(&server).chain(arguments);
+        // Replicas on one host differ in their address.
+        let is_given = arguments.contains(&"--server-address");
+        let address = ["--server-address", "127.0.0.1"];
+        let address = address.iter().filter(|_| !is_given);
+        let socket = ["--admin-socket", socket];
+        let server = address.chain(&socket);
+        let arguments = common.iter().chain(&http).chain(server).chain(arguments);
         let process = Process::start("the operator", program, arguments, log);
         let address = process.wait_until("the operator to listen", SOON, || async {
             let log = process.log();

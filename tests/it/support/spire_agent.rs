@@ -17,12 +17,17 @@ use super::{
     wait::{SOON, wait_until},
 };
 
+/// Name of a server that has several addresses.
+const REPLICAS: &str = "replicas.test";
+
 /// A running agent. It knows workloads by their user (`unix:uid:…`) and program (`unix:path:…`).
 pub(crate) struct SpireAgent {
     process: Process,
     program: PathBuf,
     trust_domain: String,
     folder: TempDir,
+    /// Where it finds the server's addresses, if it has several.
+    hosts: Option<PathBuf>,
 }
 
 /// An X.509-SVID as a workload gets it.
@@ -41,26 +46,50 @@ impl SpireAgent {
         agent
     }
 
+    /// Starts an agent and waits until it serves workloads. Its server has several addresses, and it
+    /// goes from one to the next with every call.
+    pub(crate) async fn start_among(
+        server: &Endpoint,
+        attestor: &Attestor,
+        addresses: &[&str],
+    ) -> Self {
+        let agent = Self::launch_with(server, attestor, addresses).await;
+        agent.healthy().await;
+        agent
+    }
+
     /// Starts an agent.
     pub(crate) async fn launch(server: &Endpoint, attestor: &Attestor) -> Self {
+        Self::launch_with(server, attestor, &[]).await
+    }
+
+    async fn launch_with(server: &Endpoint, attestor: &Attestor, addresses: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = program("spire-agent").await;
-        let configuration = configuration(server, attestor, folder.path());
+        let mut configuration = configuration(server, attestor, folder.path());
+        let hosts = (!addresses.is_empty()).then(|| folder.path().join("hosts"));
+        if let Some(hosts) = &hosts {
+            let lines = addresses.iter().map(|it| format!("{it} {REPLICAS}\n"));
+            fs::write(hosts, lines.collect::<String>()).unwrap();
+            let one = "server_address = \"127.0.0.1\"";
+            configuration = configuration.replace(one, &format!("server_address = \"{REPLICAS}\""));
+        }
         fs::create_dir(folder.path().join("data")).unwrap();
         fs::write(folder.path().join("bundle.pem"), server.bundle.to_pem()).unwrap();
         fs::write(folder.path().join("agent.conf"), configuration).unwrap();
         Self {
-            process: process(&program, folder.path()),
+            process: process(&program, folder.path(), hosts.as_deref()),
             program,
             trust_domain: server.trust_domain.clone(),
             folder,
+            hosts,
         }
     }
 
     /// Kills it and starts it again, with what it has kept on disk.
     pub(crate) async fn restart(&mut self) {
         self.kill().await;
-        self.process = process(&self.program, self.folder.path());
+        self.process = process(&self.program, self.folder.path(), self.hosts.as_deref());
         self.healthy().await;
     }
 
@@ -71,7 +100,7 @@ impl SpireAgent {
         fs::remove_dir_all(&data).unwrap();
         fs::create_dir(data).unwrap();
         fs::remove_file(self.folder.path().join("agent.log")).unwrap();
-        self.process = process(&self.program, self.folder.path());
+        self.process = process(&self.program, self.folder.path(), self.hosts.as_deref());
     }
 
     async fn kill(&mut self) {
@@ -188,10 +217,19 @@ impl SpireAgent {
     }
 }
 
-fn process(program: &Path, folder: &Path) -> Process {
+fn process(program: &Path, folder: &Path, hosts: Option<&Path>) -> Process {
     let configuration = folder.join("agent.conf");
-    let arguments = ["run", "-config", configuration.to_str().unwrap()];
-    Process::start("spire-agent", program, arguments, folder.join("agent.log"))
+    let log = folder.join("agent.log");
+    let run = ["run", "-config", configuration.to_str().unwrap()];
+    let Some(hosts) = hosts else {
+        return Process::start("spire-agent", program, run, log);
+    };
+    // In a mount namespace of its own, which needs root.
+    let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
+    let [hosts, program] = [hosts, program].map(|path| path.to_str().unwrap());
+    let isolated = ["--mount", "sh", "-c", script, "sh", hosts, program];
+    let arguments = isolated.iter().chain(&run);
+    Process::start("spire-agent", Path::new("unshare"), arguments, log)
 }
 
 fn configuration(server: &Endpoint, attestor: &Attestor, folder: &Path) -> String {

@@ -1,0 +1,110 @@
+//! What agents have when replicas or the API server fail: replicas are equal, and whoever is known
+//! goes on.
+
+use jiff::Timestamp;
+
+use crate::support::{
+    Attestor, ControlPlane, Operator, Options, SOON, Served, SpireAgent, World, unique, wait_until,
+};
+
+/// How long X.509-SVIDs live that are to be rotated during a test.
+const SHORT: &str = "-x509SVIDTTL 10";
+
+/// Waits until the workload has another X.509-SVID than it has now, `times` times.
+async fn rotates(agent: &SpireAgent, id: &str, times: u32) {
+    for _ in 0..times {
+        let before = agent.x509_svid(id).await.chain;
+        let is_new = |svids: &[_]| {
+            let svids: &[crate::support::X509Svid] = svids;
+            svids
+                .iter()
+                .any(|svid| svid.id.as_str() == id && svid.chain != before)
+        };
+        agent.x509_svids("the next X.509-SVID", is_new).await;
+    }
+}
+
+/// How often a replica let a method be called.
+async fn calls(operator: &Operator, trust_domain: &str, method: &str) -> f64 {
+    let labels =
+        format!("{{trust_domain=\"{trust_domain}\",method=\"{method}\",result=\"allowed\"}}");
+    let metric = format!("spiffe_operator_server_calls_total{labels}");
+    operator.metric(&metric).await.unwrap_or_default()
+}
+
+/// How often an agent has attested since it was started.
+fn attestations(agent: &SpireAgent) -> usize {
+    let log = agent.process().log();
+    log.matches("Node attestation was successful").count()
+}
+
+#[tokio::test]
+async fn an_agent_goes_from_replica_to_replica_and_loses_nothing_with_one() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let one = World::operator(&own).await;
+    let address = ["--server-address", "127.0.0.2"];
+    let other = Operator::start(&own, "spiffe-system", &address).await;
+    let served = Served::of(world, &one, "20s").await;
+    let token = served.cli.join_token().await;
+    let id = served.join_token_agent(&token);
+    let replicas = ["127.0.0.1", "127.0.0.2"];
+    let agent =
+        SpireAgent::start_among(&served.endpoint, &Attestor::JoinToken(token), &replicas).await;
+    let web = served.id("web");
+    served.cli.entry(&id, &web, SHORT).await;
+    rotates(&agent, &web, 3).await;
+    let td = &served.trust_domain;
+    wait_until("the agent to be served by both replicas", SOON, || async {
+        let mut seen = Vec::new();
+        for method in ["SVID/BatchNewX509SVID", "Entry/SyncAuthorizedEntries"] {
+            seen.extend([
+                calls(&one, td, method).await,
+                calls(&other, td, method).await,
+            ]);
+        }
+        // Which replica is asked to renew is chance; what it records counts at the other, too.
+        let renew = "Agent/RenewAgent";
+        seen.push(calls(&one, td, renew).await + calls(&other, td, renew).await);
+        let all = seen.iter().all(|count| *count > 0.0);
+        all.then_some(()).ok_or_else(|| format!("{seen:?}"))
+    })
+    .await;
+
+    one.signal("KILL");
+    one.ended(SOON).await;
+    rotates(&agent, &web, 3).await;
+    agent.fetch_jwt("them").await.unwrap();
+    assert_eq!(attestations(&agent), 1, "{}", agent.process().log());
+}
+
+#[tokio::test]
+async fn while_the_api_server_is_away_known_agents_are_served_and_others_wait() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let operator = World::operator(&own).await;
+    let served = Served::of(world, &operator, "1h").await;
+    let attestor = || Attestor::x509pop(&served.x509pop_ca, &unique("node"), served.folder.path());
+    let agent = SpireAgent::start(&served.endpoint, &attestor()).await;
+    let id = served.agents("-attestationType x509pop").await.remove(0);
+    let web = served.id("web");
+    served.cli.entry(&id, &web, SHORT).await;
+    agent.x509_svid(&web).await;
+
+    own.command("stop apiserver").await;
+    let away = Timestamp::now();
+    rotates(&agent, &web, 2).await;
+    agent.fetch_jwt("them").await.unwrap();
+    let stranger = SpireAgent::launch(&served.endpoint, &attestor()).await;
+    stranger.says("code = Unavailable").await;
+    rotates(&agent, &web, 1).await;
+    own.command("start apiserver").await;
+    stranger.healthy().await;
+    rotates(&agent, &web, 1).await;
+    assert_eq!(
+        attestations(&agent),
+        1,
+        "away since {away}: {}",
+        agent.process().log()
+    );
+}
