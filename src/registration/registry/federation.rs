@@ -15,13 +15,13 @@ use crate::{
 impl Registry {
     /// Says of which foreign trust domains there is a bundle. Pods are marked where that matters.
     pub fn set_foreign_bundles(&mut self, known: BTreeSet<TrustDomainName>) -> Vec<Change> {
-        let changed: BTreeSet<_> = self.foreign.symmetric_difference(&known).cloned().collect();
-        if changed.is_empty() {
+        let concerned: BTreeSet<_> = self.foreign.symmetric_difference(&known).cloned().collect();
+        if concerned.is_empty() {
             return Vec::new();
         }
         self.foreign = known;
         let is_concerned =
-            |names: &[TrustDomainName]| names.iter().any(|name| changed.contains(name));
+            |names: &[TrustDomainName]| names.iter().any(|name| concerned.contains(name));
 
         let ids = self.cluster_spiffe_ids.iter().filter(|(_, state)| {
             let spec = state.object.active();

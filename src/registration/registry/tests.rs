@@ -757,8 +757,8 @@ fn entries_are_made_again_when_a_foreign_bundle_comes_or_goes_and_no_others() {
         let missing = fixture.report("c").unknown_federated;
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
         assert_eq!(missing, unknown);
-        let changed = fixture.registry.take_changed_reports();
-        assert_eq!(changed, [(SourceKind::ClusterSpiffeId, "c".into())].into());
+        let reports = fixture.registry.take_changed_reports();
+        assert_eq!(reports, [(SourceKind::ClusterSpiffeId, "c".into())].into());
     }
     let unrelated = fixture.registry.set_foreign_bundles(known(&["i.org"]));
     assert_eq!((unrelated, fixture.finish()), (vec![], vec![]));
