@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::caller::Caller;
 use crate::server::connection::Connection;
+use crate::server::listener::ACCEPT_PAUSE;
 
 /// Mode of the socket, as spire-server makes it.
 const SOCKET_MODE: u32 = 0o770;
@@ -29,6 +31,14 @@ pub enum AdminSocketError {
     Folder {
         /// The folder.
         folder: PathBuf,
+    },
+    /// Another server listens there, perhaps that of another TrustDomain.
+    #[error(
+        "{path} is served already; put {{name}} into --admin-socket where there are several TrustDomains"
+    )]
+    InUse {
+        /// Where.
+        path: PathBuf,
     },
     /// Something that is no socket of the operator's user is in the way.
     #[error("{path} exists and is no socket of the operator's own user; remove it")]
@@ -70,6 +80,11 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminSocketError> {
     }
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() && found.uid() == own => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(AdminSocketError::InUse {
+                    path: path.to_owned(),
+                });
+            }
             fs::remove_file(path).map_err(failed)?;
         }
         Ok(_) => {
@@ -95,7 +110,11 @@ pub(super) async fn accept(
     loop {
         let accepted = match listener.accept().await {
             Ok((stream, _)) => Ok(Connection::new(stream, Caller::Local, end.child_token())),
-            Err(error) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         // Fails only once the server ends.
         if connections.send(accepted).await.is_err() {
@@ -119,6 +138,8 @@ mod tests {
         let first = bind(&path).unwrap();
         assert_eq!(mode(&path), 0o770);
         assert_eq!(mode(path.parent().unwrap()), 0o750);
+        let second = bind(&path).unwrap_err();
+        assert!(matches!(second, AdminSocketError::InUse { .. }));
         drop(first);
         bind(&path).unwrap();
         fs::remove_file(&path).unwrap();

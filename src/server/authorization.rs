@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http_body_util::Limited;
 use prost::Message;
 use prost_types::Any;
 use tonic::body::Body;
@@ -27,6 +28,10 @@ use crate::server::proto::types::PermissionDeniedDetails;
 use crate::server::proto::types::permission_denied_details::Reason;
 use crate::spiffe::SpiffeId;
 use crate::store::agents::{AgentDenial, AgentError, PresentedSvid};
+
+/// Longest body of a call that is open to everybody, in bytes: evidence of an agent with a
+/// certificate request, and answers to challenges.
+const MAX_MESSAGE: usize = 256 * 1024;
 
 /// By what right a call is made.
 #[derive(Clone, Debug)]
@@ -123,7 +128,16 @@ where
             count(&context, &method, &authorized);
             match authorized {
                 Ok(authorized) => {
+                    let is_for_anyone = matches!(authorized, Authorized::Anyone);
                     request.extensions_mut().insert(authorized);
+                    if !is_for_anyone {
+                        return inner.call(request).await;
+                    }
+                    let Ok(_turn) = context.strangers.try_acquire() else {
+                        let busy = "too many calls that are open to everybody; try again";
+                        return Ok(Status::resource_exhausted(busy).into_http());
+                    };
+                    let request = request.map(|body| Body::new(Limited::new(body, MAX_MESSAGE)));
                     inner.call(request).await
                 }
                 Err(status) => Ok(status.into_http()),

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use crate::server::caller::Caller;
@@ -16,8 +16,8 @@ pub(super) struct Connection<S> {
     caller: Caller,
     /// Ends when the connection shall: then nothing more is read from it.
     end: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Kept so that whoever counts connections sees this one as long as it lives.
-    _token: CancellationToken,
+    /// Tells whoever counts connections when this one has ended.
+    _ended: DropGuard,
 }
 
 impl<S> Connection<S> {
@@ -27,7 +27,7 @@ impl<S> Connection<S> {
             stream,
             caller,
             end: Box::pin(end.clone().cancelled_owned()),
-            _token: end,
+            _ended: end.drop_guard(),
         }
     }
 }

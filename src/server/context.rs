@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
@@ -19,6 +19,9 @@ use crate::store::{AuthorityCommands, DomainStores};
 
 /// How long a watch may lag behind a write.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most calls at a time that are open to everybody.
+const MAX_STRANGERS: usize = 512;
 
 /// One trust domain's server.
 pub struct ServerContext {
@@ -43,6 +46,8 @@ pub struct ServerContext {
     /// When the server was started.
     pub started: Instant,
     limits: RateLimits,
+    /// Turns for calls that are open to everybody, which cost memory before it is known who calls.
+    pub(super) strangers: Semaphore,
 }
 
 impl ServerContext {
@@ -69,6 +74,7 @@ impl ServerContext {
             own_chain: watch::Sender::default(),
             started: Instant::now(),
             limits: RateLimits::default(),
+            strangers: Semaphore::new(MAX_STRANGERS),
         }
     }
 

@@ -1,12 +1,12 @@
 //! The TCP port: connections become callers, by a TLS handshake that is bounded in time.
 //!
 //! Connections cost memory before anybody has shown who they are, so of those there are never more
-//! than a fixed number: where one more comes, the oldest goes. A well-meaning client is done within
+//! than a fixed number: where one more comes, the oldest of the address that has most goes. A well-meaning client is done within
 //! milliseconds, and tries again otherwise.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const MAX_HANDSHAKES: usize = 1024;
 /// Most connections at a time of callers without a certificate.
 const MAX_ANONYMOUS: usize = 1024;
 /// Pause after a connection could not be accepted, as where no file descriptor is left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection over TCP whose handshake is done.
 pub(super) type TlsConnection = Connection<TlsStream<TcpStream>>;
@@ -45,7 +45,7 @@ pub(super) async fn accept(
     end: CancellationToken,
 ) {
     let anonymous = Arc::new(Anonymous::default());
-    let mut handshakes: VecDeque<AbortOnDropHandle<()>> = VecDeque::new();
+    let mut handshakes: VecDeque<(IpAddr, AbortOnDropHandle<()>)> = VecDeque::new();
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -66,11 +66,12 @@ pub(super) async fn accept(
             connections.clone(),
             end.child_token(),
         );
-        handshakes.retain(|handshake| !handshake.is_finished());
+        handshakes.retain(|(_, handshake)| !handshake.is_finished());
         if handshakes.len() >= MAX_HANDSHAKES {
-            handshakes.pop_front();
+            remove_one(&mut handshakes);
         }
-        handshakes.push_back(AbortOnDropHandle::new(tokio::spawn(handshake)));
+        let handshake = AbortOnDropHandle::new(tokio::spawn(handshake));
+        handshakes.push_back((address.ip(), handshake));
     }
 }
 
@@ -98,7 +99,7 @@ async fn handshake(
     let leaf = stream.get_ref().1.peer_certificates();
     let caller = match leaf.and_then(|chain| chain.first()) {
         None => {
-            anonymous.admit(&end);
+            anonymous.admit(address.ip(), &end);
             Caller::Anonymous {
                 address: address.ip(),
             }
@@ -117,21 +118,48 @@ async fn handshake(
         .await;
 }
 
-/// The connections of callers without a certificate.
+/// The connections of callers without a certificate, oldest first.
 #[derive(Default)]
 struct Anonymous {
-    open: Mutex<VecDeque<CancellationToken>>,
+    open: Mutex<VecDeque<(IpAddr, CancellationToken)>>,
 }
 
 impl Anonymous {
-    /// Lets one more in, which ends when `end` is cancelled; the oldest of too many goes.
-    fn admit(&self, end: &CancellationToken) {
+    /// Lets one more in, which ends when `end` is cancelled; of too many one goes.
+    fn admit(&self, address: IpAddr, end: &CancellationToken) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push_back(end.clone());
-        if open.len() > MAX_ANONYMOUS
-            && let Some(oldest) = open.pop_front()
+        open.retain(|(_, end)| !end.is_cancelled());
+        if open.len() >= MAX_ANONYMOUS
+            && let Some(removed) = remove_one(&mut open)
         {
-            oldest.cancel();
+            removed.cancel();
         }
+        open.push_back((address, end.clone()));
+    }
+}
+
+/// Takes the oldest of the address that has most, so that nobody drives out others.
+fn remove_one<T>(items: &mut VecDeque<(IpAddr, T)>) -> Option<T> {
+    let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for (address, _) in items.iter() {
+        *counts.entry(*address).or_default() += 1;
+    }
+    let (most, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    let oldest = items.iter().position(|(address, _)| *address == most)?;
+    items.remove(oldest).map(|(_, item)| item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_most_loses_the_oldest() {
+        let address = |last| IpAddr::from([127, 0, 0, last]);
+        let items = [(1, "old"), (2, "a"), (2, "b"), (3, "new"), (2, "c")];
+        let mut items: VecDeque<_> = items.map(|(last, item)| (address(last), item)).into();
+        assert_eq!(remove_one(&mut items), Some("a"));
+        assert_eq!(remove_one(&mut items), Some("b"));
+        assert_eq!(items.len(), 3);
     }
 }

@@ -19,6 +19,8 @@ const MAX_WAIT: Duration = Duration::from_secs(25);
 const ATTESTATION: u32 = 1;
 /// Attestations a second of one cluster, whose agents may all come from one address.
 const CLUSTER_ATTESTATION: u32 = 50;
+/// Attestations a second of one cluster from all addresses, each of which asks its API server.
+const WHOLE_CLUSTER_ATTESTATION: u32 = 200;
 /// Signatures a second from one address; of each kind.
 const SIGNING: u32 = 500;
 /// Reports of agents a second from one address.
@@ -50,6 +52,7 @@ type Limiter<K> = DefaultKeyedRateLimiter<K>;
 pub struct RateLimits {
     attestation: Limiter<IpAddr>,
     cluster_attestation: Limiter<(IpAddr, String)>,
+    whole_cluster_attestation: Limiter<String>,
     x509_signing: Limiter<IpAddr>,
     jwt_signing: Limiter<IpAddr>,
     publishing: Limiter<IpAddr>,
@@ -62,6 +65,7 @@ impl Default for RateLimits {
         Self {
             attestation: limiter(ATTESTATION),
             cluster_attestation: limiter(CLUSTER_ATTESTATION),
+            whole_cluster_attestation: limiter(WHOLE_CLUSTER_ATTESTATION),
             x509_signing: limiter(SIGNING),
             jwt_signing: limiter(SIGNING),
             publishing: limiter(SIGNING),
@@ -105,7 +109,8 @@ impl RateLimits {
             Limit::Attestation => turn(&self.attestation, &address, count).await,
             Limit::ClusterAttestation(cluster) => {
                 let key = (address, cluster.to_owned());
-                turn(&self.cluster_attestation, &key, count).await
+                turn(&self.cluster_attestation, &key, count).await?;
+                turn(&self.whole_cluster_attestation, &key.1, count).await
             }
             Limit::X509Signing => turn(&self.x509_signing, &address, count).await,
             Limit::JwtSigning => turn(&self.jwt_signing, &address, count).await,

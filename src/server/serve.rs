@@ -25,6 +25,8 @@ use crate::server::{identity, listener, services};
 /// After this time a client is asked to connect anew, so that it sees other replicas and is
 /// verified against the bundle of then. What it has begun is finished. As in SPIRE.
 const MAX_CONNECTION_AGE: Duration = Duration::from_mins(3);
+/// But for what takes longer than this: a client that reads nothing would stay for good.
+const CONNECTION_GRACE: Duration = Duration::from_mins(2);
 /// A connection on which nothing was heard for so long is asked whether it lives,
 const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// and is closed when it does not answer within this time.
@@ -121,7 +123,7 @@ async fn serve_admin_socket(context: &Arc<ServerContext>, path: &std::path::Path
 
 async fn serve_socket(context: &Arc<ServerContext>, listener: UnixListener) {
     let (sender, connections) = mpsc::channel(BACKLOG);
-    let routes = services::on_admin_socket(context).await;
+    let routes = services::on_admin_socket(context);
     let end = CancellationToken::new();
     let _guard = end.clone().drop_guard();
     let accepting = admin_socket::accept(listener, sender, end);
@@ -142,6 +144,7 @@ async fn serve<S>(
             context: Arc::clone(context),
         })
         .max_connection_age(MAX_CONNECTION_AGE)
+        .max_connection_age_grace(CONNECTION_GRACE)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADERS)

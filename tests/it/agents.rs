@@ -168,7 +168,9 @@ async fn a_renewed_svid_counts_from_its_first_use_on_any_replica() {
     let replicas = Replicas::new().await;
     let (a, b) = (&replicas.a.agents, &replicas.b.agents);
     let id = &replicas.attested("node-1", "1").await;
-    b.renew(id, &svid("2")).await.unwrap();
+    let unknown = b.renew(id, &svid("0"), &svid("2")).await;
+    assert_eq!(denial(unknown), AgentDenial::NotActive);
+    b.renew(id, &svid("1"), &svid("2")).await.unwrap();
     a.check(id, &svid("1"), now()).await.unwrap();
     let promoted = join_all([a, b, a, b].map(|store| async {
         let promoted = store.check(id, &svid("2"), now()).await;
@@ -198,7 +200,7 @@ async fn an_eviction_is_seen_by_the_other_replica_before_it_renews() {
     let (a, b) = (&replicas.a.agents, &replicas.b.agents);
     let id = &replicas.attested("node-1", "1").await;
     a.evict(id).await.unwrap();
-    let renewed = b.renew(id, &svid("2")).await;
+    let renewed = b.renew(id, &svid("1"), &svid("2")).await;
     assert!(matches!(renewed, Err(AgentError::NotFound)), "{renewed:?}");
     let here = denial(a.check(id, &svid("1"), now()).await);
     assert_eq!(
@@ -222,7 +224,10 @@ async fn a_banned_agent_can_do_nothing_until_the_ban_is_lifted() {
         denial(a.check(id, &svid("1"), now()).await),
         AgentDenial::Banned
     );
-    assert_eq!(denial(b.renew(id, &svid("2")).await), AgentDenial::Banned);
+    assert_eq!(
+        denial(b.renew(id, &svid("1"), &svid("2")).await),
+        AgentDenial::Banned
+    );
     let again = b.attest(&replicas.attestation("node-1", "2")).await;
     assert_eq!(denial(again), AgentDenial::Banned);
     let pruned = a
@@ -272,9 +277,9 @@ async fn writes_at_the_same_time_lose_nothing() {
     let replicas = Replicas::new().await;
     let (a, b) = (&replicas.a.agents, &replicas.b.agents);
     let id = &replicas.attested("node-1", "1").await;
-    let svid = svid("2");
+    let (first, second) = (svid("1"), svid("2"));
     let (renewed, posted, again) = tokio::join!(
-        a.renew(id, &svid),
+        a.renew(id, &first, &second),
         b.post_status(id, "1.15.3"),
         b.post_status(id, "1.15.3"),
     );

@@ -38,6 +38,7 @@ impl Worker {
         let secrets = secrets.iter().map(|secret| &secret.metadata);
         let removed = stores.join_tokens.remove_expired(secrets, now).await;
         let removed = removed.map_err(sweep)?;
+        stores.agents.disarm_banned().await.map_err(sweep)?;
         let server = settings.server.as_ref();
         let pruned = match server.and_then(|server| server.prune_agents_expired_for) {
             Some(age) => stores.agents.prune(now - age).await.map_err(sweep)?,

@@ -7,6 +7,7 @@ mod bundle;
 mod debug;
 mod entry;
 mod federation;
+mod health;
 mod ids;
 mod local_authority;
 mod logger;
@@ -16,11 +17,13 @@ mod trust_domain;
 use std::sync::Arc;
 
 use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
 
 use self::agent::AgentService;
 use self::bundle::BundleService;
 use self::debug::DebugService;
 use self::entry::EntryService;
+use self::health::HealthService;
 use self::local_authority::LocalAuthorityService;
 use self::logger::LoggerService;
 use self::svid::SvidService;
@@ -49,13 +52,9 @@ pub(super) fn over_tcp(context: &Arc<ServerContext>) -> Routes {
 }
 
 /// What is served on the administration socket.
-pub(super) async fn on_admin_socket(context: &Arc<ServerContext>) -> Routes {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status("", tonic_health::ServingStatus::Serving)
-        .await;
+pub(super) fn on_admin_socket(context: &Arc<ServerContext>) -> Routes {
     over_tcp(context)
         .add_service(DebugServer::new(DebugService::new(context)))
         .add_service(LoggerServer::new(LoggerService::new(context)))
-        .add_service(health)
+        .add_service(HealthServer::new(HealthService::new(context)))
 }

@@ -114,10 +114,23 @@ pub(super) fn attested(
     }
 }
 
-/// Whether an agent may renew.
-pub(super) fn may_renew(agent: &AttestedAgentSpec) -> Result<(), AgentDenial> {
+/// Whether an agent is banned and still has what it acted by.
+pub(super) fn is_to_disarm(agent: &AttestedAgentSpec) -> bool {
+    let has_serial =
+        agent.x509_svid_serial_number.is_some() || agent.new_x509_svid_serial_number.is_some();
+    agent.banned && has_serial
+}
+
+/// Whether an agent that shows `svid` may renew, by its record as it is now.
+pub(super) fn may_renew(
+    agent: &AttestedAgentSpec,
+    svid: &PresentedSvid,
+) -> Result<(), AgentDenial> {
     if agent.banned {
         return Err(AgentDenial::Banned);
+    }
+    if !is_current(agent, svid) {
+        return Err(AgentDenial::NotActive);
     }
     if agent.can_reattest {
         return Err(AgentDenial::MustReattest);
@@ -263,7 +276,10 @@ pub(super) mod tests {
         assert_eq!(judge(Some(&after), &svid("3")), Verdict::Active);
         assert_eq!(after.agent_version.as_deref(), Some("1.15.3"));
         assert_eq!(after.selectors, ["c:3"]);
-        assert_eq!(may_renew(&after), Err(AgentDenial::MustReattest));
+        assert_eq!(
+            may_renew(&after, &svid("3")),
+            Err(AgentDenial::MustReattest)
+        );
     }
 
     #[test]
@@ -274,9 +290,16 @@ pub(super) mod tests {
     #[test]
     fn svids_from_before_a_ban_stay_dead_when_it_is_lifted() {
         let mut record = renewed("1", "2");
-        assert_eq!(may_renew(&record), Ok(()));
+        assert_eq!(may_renew(&record, &svid("1")), Ok(()));
+        for dead in ["0", "2"] {
+            let dead = may_renew(&record, &svid(dead));
+            assert_eq!(dead, Err(AgentDenial::NotActive));
+        }
+        record.banned = true;
+        assert!(is_to_disarm(&record));
         ban(&mut record);
-        assert_eq!(may_renew(&record), Err(AgentDenial::Banned));
+        assert!(!is_to_disarm(&record));
+        assert_eq!(may_renew(&record, &svid("1")), Err(AgentDenial::Banned));
         record.banned = false;
         for serial in ["1", "2"] {
             let dead = judge(Some(&record), &svid(serial));

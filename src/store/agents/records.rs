@@ -18,6 +18,8 @@ use crate::clusters::{CallError, call};
 use crate::domains::agent_object_name;
 use crate::spiffe::{SpiffeId, TrustDomainName};
 
+/// Below which path agents have their SPIFFE IDs.
+const AGENTS: &str = "/spire/agent/";
 /// How often a write is decided anew because somebody else was faster.
 const ATTEMPTS: usize = 8;
 /// Records that are asked for at a time.
@@ -77,6 +79,9 @@ impl AgentStore {
         if decide::is_expired(svid, now) {
             return Err(AgentDenial::Expired.into());
         }
+        if !id.path().starts_with(AGENTS) {
+            return Err(AgentDenial::NotAttested.into());
+        }
         let name = agent_object_name(id);
         if let Some(known) = self.cache.get("", &name)
             && known.spec.id == id.as_str()
@@ -132,13 +137,19 @@ impl AgentStore {
         Err(AgentError::Contended)
     }
 
-    /// Records that the agent `id` got `svid` by renewal. It counts from its first use on.
+    /// Records that the agent `id`, which showed `presented`, got `svid` by renewal. It counts from
+    /// its first use on.
     ///
     /// # Errors
     /// [`AgentError::NotFound`], [`AgentError::Denied`], or when the record cannot be written.
-    pub async fn renew(&self, id: &SpiffeId, svid: &PresentedSvid) -> Result<(), AgentError> {
+    pub async fn renew(
+        &self,
+        id: &SpiffeId,
+        presented: &PresentedSvid,
+        svid: &PresentedSvid,
+    ) -> Result<(), AgentError> {
         let renew = |agent: &mut AttestedAgentSpec| {
-            decide::may_renew(agent)?;
+            decide::may_renew(agent, presented)?;
             decide::renew(agent, svid);
             Ok(())
         };
@@ -259,6 +270,23 @@ impl AgentStore {
     pub fn known(&self) -> usize {
         let known = self.cache.all();
         known.iter().filter(|agent| self.is_record(agent)).count()
+    }
+
+    /// Takes from banned agents what they acted by, so that it stays dead when the ban is lifted:
+    /// whoever bans by `kubectl` sets a flag only.
+    ///
+    /// # Errors
+    /// When a record cannot be written; the others are left for the next time.
+    pub async fn disarm_banned(&self) -> Result<(), CallError> {
+        for agent in self.cache.all() {
+            if !self.is_record(&agent) || !decide::is_to_disarm(&agent.spec) {
+                continue;
+            }
+            let mut disarmed = AttestedAgent::clone(&agent);
+            decide::ban(&mut disarmed.spec);
+            self.replace(&disarmed).await?;
+        }
+        Ok(())
     }
 
     /// Deletes the records of agents whose last X.509-SVID ended before `moment`, and says how many.

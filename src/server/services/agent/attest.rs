@@ -23,6 +23,7 @@ use crate::server::proto::agent::attest_agent_response::{Result as Attested, Ste
 use crate::server::proto::agent::{AttestAgentRequest, AttestAgentResponse};
 use crate::server::proto::types::AttestationData;
 use crate::server::rate_limit::Limit;
+use crate::spiffe::key_in_pkcs10;
 use crate::store::agents::{AgentDenial, AgentError, Attestation};
 use crate::store::{CaBundleError, ca_bundle};
 
@@ -40,7 +41,7 @@ struct Conversation {
     answers: mpsc::Sender<Answer>,
 }
 
-/// Attests; what is sent to the agent comes out of the stream. Ends when that is dropped.
+/// Attests; what is sent to the agent comes out of the stream.
 pub(super) fn start(
     context: Arc<ServerContext>,
     caller: Caller,
@@ -53,11 +54,8 @@ pub(super) fn start(
         answers: answers.clone(),
     };
     tokio::spawn(async move {
-        let attested = timeout(TIMEOUT, attest(&context, conversation));
-        let attested = tokio::select! {
-            attested = attested => attested,
-            () = answers.closed() => return,
-        };
+        // Also when the agent goes meanwhile: a token that is used up must not be lost half-way.
+        let attested = timeout(TIMEOUT, attest(&context, conversation)).await;
         let late = || Err(Status::deadline_exceeded("attestation took too long"));
         // The agent may be gone.
         let _ = answers.send(attested.unwrap_or_else(|_| late())).await;
@@ -67,6 +65,10 @@ pub(super) fn start(
 
 async fn attest(context: &ServerContext, mut conversation: Conversation) -> Answer {
     let (data, csr) = conversation.params().await?;
+    // Whatever can be refused is refused before a token is used up.
+    key_in_pkcs10(&csr)
+        .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))?;
+    context.authority()?;
     let settings = context.settings();
     let attestors = &settings.node_attestors;
     let limit = limit(attestors, &data);

@@ -44,7 +44,14 @@ pub(super) async fn renew(
         return Err(Status::invalid_argument("missing CSR"));
     }
     let svid = sign(context, &agent.id, &params.csr, clock::now())?;
-    let renewed = agents.renew(&agent.id, &presented(&svid)).await;
+    let shown = caller
+        .svid()
+        .ok_or_else(|| Status::internal("caller has no SVID"))?;
+    let shown = PresentedSvid {
+        serial: shown.serial.clone(),
+        not_after: shown.not_after,
+    };
+    let renewed = agents.renew(&agent.id, &shown, &presented(&svid)).await;
     renewed.map_err(refused)?;
     Ok(RenewAgentResponse {
         svid: Some(svid_to_proto(&agent.id, &svid)),

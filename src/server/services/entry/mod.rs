@@ -1,6 +1,6 @@
 //! The Entry service: what administrators register, and what agents may fetch.
 //!
-//! Parts: [`convert`] (messages), [`filter`] and [`list`] (what administrators see), [`write`] (what
+//! Parts: [`convert`] (messages), [`filter`] and [`list`] (what administrators see), [`mod@write`] (what
 //! they change), [`sync`] (what agents fetch).
 
 mod convert;
