@@ -26,113 +26,146 @@ enum For {
     Admin,
 }
 
-/// Every method, and who may call it.
-const METHODS: &[(&str, &[&str], For)] = &[
-    ("agent.v1.Agent", &["AttestAgent"], For::Anyone),
-    ("agent.v1.Agent", &["RenewAgent", "PostStatus"], For::Agent),
+/// Methods of a service, each with a code, and who may call them.
+type Methods = (&'static str, &'static [(&'static str, i32)], For);
+
+/// Every method, with the code for an empty message of those that may call it.
+const METHODS: &[Methods] = &[
+    (
+        "agent.v1.Agent",
+        &[("AttestAgent", INVALID_ARGUMENT)],
+        For::Anyone,
+    ),
+    (
+        "agent.v1.Agent",
+        &[("RenewAgent", INVALID_ARGUMENT), ("PostStatus", OK)],
+        For::Agent,
+    ),
     (
         "agent.v1.Agent",
         &[
-            "CountAgents",
-            "ListAgents",
-            "GetAgent",
-            "DeleteAgent",
-            "BanAgent",
-            "CreateJoinToken",
+            ("CountAgents", OK),
+            ("ListAgents", OK),
+            ("GetAgent", INVALID_ARGUMENT),
+            ("DeleteAgent", INVALID_ARGUMENT),
+            ("BanAgent", INVALID_ARGUMENT),
+            ("CreateJoinToken", INVALID_ARGUMENT),
         ],
         For::Admin,
     ),
-    ("bundle.v1.Bundle", &["GetBundle"], For::Anyone),
+    ("bundle.v1.Bundle", &[("GetBundle", OK)], For::Anyone),
     (
         "bundle.v1.Bundle",
-        &["GetFederatedBundle"],
+        &[("GetFederatedBundle", INVALID_ARGUMENT)],
         For::AgentOrAdmin,
     ),
     (
         "bundle.v1.Bundle",
-        &["PublishJWTAuthority", "PublishWITAuthority"],
+        &[
+            ("PublishJWTAuthority", INVALID_ARGUMENT),
+            ("PublishWITAuthority", UNIMPLEMENTED),
+        ],
         For::Downstream,
     ),
     (
         "bundle.v1.Bundle",
         &[
-            "CountBundles",
-            "AppendBundle",
-            "ListFederatedBundles",
-            "BatchCreateFederatedBundle",
-            "BatchUpdateFederatedBundle",
-            "BatchSetFederatedBundle",
-            "BatchDeleteFederatedBundle",
+            ("CountBundles", OK),
+            ("AppendBundle", INVALID_ARGUMENT),
+            ("ListFederatedBundles", OK),
+            ("BatchCreateFederatedBundle", OK),
+            ("BatchUpdateFederatedBundle", OK),
+            ("BatchSetFederatedBundle", OK),
+            ("BatchDeleteFederatedBundle", OK),
         ],
         For::Admin,
     ),
     (
         "entry.v1.Entry",
-        &["GetAuthorizedEntries", "SyncAuthorizedEntries"],
+        &[("GetAuthorizedEntries", OK), ("SyncAuthorizedEntries", OK)],
         For::Agent,
     ),
     (
         "entry.v1.Entry",
         &[
-            "CountEntries",
-            "ListEntries",
-            "GetEntry",
-            "BatchCreateEntry",
-            "BatchUpdateEntry",
-            "BatchDeleteEntry",
+            ("CountEntries", OK),
+            ("ListEntries", OK),
+            ("GetEntry", INVALID_ARGUMENT),
+            ("BatchCreateEntry", OK),
+            ("BatchUpdateEntry", OK),
+            ("BatchDeleteEntry", OK),
         ],
         For::Admin,
     ),
     (
         "svid.v1.SVID",
-        &["BatchNewX509SVID", "NewJWTSVID", "BatchNewWITSVID"],
+        &[
+            ("BatchNewX509SVID", INVALID_ARGUMENT),
+            ("NewJWTSVID", NOT_FOUND),
+            ("BatchNewWITSVID", UNIMPLEMENTED),
+        ],
         For::Agent,
     ),
-    ("svid.v1.SVID", &["NewDownstreamX509CA"], For::Downstream),
     (
         "svid.v1.SVID",
-        &["MintX509SVID", "MintJWTSVID", "MintWITSVID"],
+        &[("NewDownstreamX509CA", INVALID_ARGUMENT)],
+        For::Downstream,
+    ),
+    (
+        "svid.v1.SVID",
+        &[
+            ("MintX509SVID", INVALID_ARGUMENT),
+            ("MintJWTSVID", INVALID_ARGUMENT),
+            ("MintWITSVID", UNIMPLEMENTED),
+        ],
         For::Admin,
     ),
     (
         "trustdomain.v1.TrustDomain",
         &[
-            "ListFederationRelationships",
-            "GetFederationRelationship",
-            "BatchCreateFederationRelationship",
-            "BatchUpdateFederationRelationship",
-            "BatchDeleteFederationRelationship",
-            "RefreshBundle",
+            ("ListFederationRelationships", OK),
+            ("GetFederationRelationship", INVALID_ARGUMENT),
+            ("BatchCreateFederationRelationship", OK),
+            ("BatchUpdateFederationRelationship", OK),
+            ("BatchDeleteFederationRelationship", OK),
+            ("RefreshBundle", INVALID_ARGUMENT),
         ],
         For::Admin,
     ),
     (
         "localauthority.v1.LocalAuthority",
         &[
-            "GetJWTAuthorityState",
-            "PrepareJWTAuthority",
-            "ActivateJWTAuthority",
-            "TaintJWTAuthority",
-            "RevokeJWTAuthority",
-            "GetX509AuthorityState",
-            "PrepareX509Authority",
-            "ActivateX509Authority",
-            "TaintX509Authority",
-            "TaintX509UpstreamAuthority",
-            "RevokeX509Authority",
-            "RevokeX509UpstreamAuthority",
+            ("GetJWTAuthorityState", OK),
+            ("PrepareJWTAuthority", OK),
+            ("ActivateJWTAuthority", INVALID_ARGUMENT),
+            ("TaintJWTAuthority", INVALID_ARGUMENT),
+            ("RevokeJWTAuthority", INVALID_ARGUMENT),
+            ("GetX509AuthorityState", OK),
+            ("PrepareX509Authority", FAILED_PRECONDITION),
+            ("ActivateX509Authority", INVALID_ARGUMENT),
+            ("TaintX509Authority", INVALID_ARGUMENT),
+            ("TaintX509UpstreamAuthority", FAILED_PRECONDITION),
+            ("RevokeX509Authority", INVALID_ARGUMENT),
+            ("RevokeX509UpstreamAuthority", FAILED_PRECONDITION),
         ],
         For::Admin,
     ),
-    ("debug.v1.Debug", &["GetInfo"], For::Local),
+    ("debug.v1.Debug", &[("GetInfo", OK)], For::Local),
     (
         "logger.v1.Logger",
-        &["GetLogger", "SetLogLevel", "ResetLogLevel"],
+        &[
+            ("GetLogger", OK),
+            ("SetLogLevel", INVALID_ARGUMENT),
+            ("ResetLogLevel", OK),
+        ],
         For::Local,
     ),
 ];
 
 const OK: i32 = 0;
+const INVALID_ARGUMENT: i32 = 3;
+const NOT_FOUND: i32 = 5;
+const FAILED_PRECONDITION: i32 = 9;
 const PERMISSION_DENIED: i32 = 7;
 const UNIMPLEMENTED: i32 = 12;
 
@@ -292,7 +325,7 @@ async fn every_method_is_for_those_that_the_stock_policy_names() {
         ("workload", Some(&workload), &[], Some(2)),
     ];
     for (service, methods, access) in METHODS {
-        for method in *methods {
+        for (method, expected) in *methods {
             let path = format!("/spire.api.server.{service}/{method}");
             for (caller, svid, may, why) in &callers {
                 // A banned agent may ask to attest, and is refused then.
@@ -301,14 +334,14 @@ async fn every_method_is_for_those_that_the_stock_policy_names() {
                 if *access == For::Local {
                     assert_eq!(answer.code, UNIMPLEMENTED, "{what}");
                 } else if *access == For::Anyone || may.contains(access) {
-                    assert_ne!(answer.code, PERMISSION_DENIED, "{what}");
+                    assert_eq!(answer.code, *expected, "{what}");
                 } else {
                     assert_eq!(answer.code, PERMISSION_DENIED, "{what}");
                     let text = format!("authorization denied for method {path}");
                     assert_eq!(answer.message, text);
                     let asks_agents = matches!(access, For::Agent | For::AgentOrAdmin);
-                    let expected = why.filter(|_| asks_agents);
-                    assert_eq!(reason(&answer), expected, "{what}");
+                    let reason_given = why.filter(|_| asks_agents);
+                    assert_eq!(reason(&answer), reason_given, "{what}");
                 }
             }
             let socket = shared_operator().await.admin_socket(&world.class);
@@ -316,7 +349,8 @@ async fn every_method_is_for_those_that_the_stock_policy_names() {
             let answer = call(stream, &path, &message(&[])).await.unwrap();
             let what = format!("{method} on the socket: {answer:?}");
             let may = !matches!(access, For::Agent | For::Downstream);
-            assert_eq!(answer.code != PERMISSION_DENIED, may, "{what}");
+            let expected = if may { *expected } else { PERMISSION_DENIED };
+            assert_eq!(answer.code, expected, "{what}");
         }
     }
 }

@@ -3,13 +3,19 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use serde_json::json;
+use spiffe_operator::server::proto::agent::attest_agent_request::{Params, Step};
+use spiffe_operator::server::proto::agent::{AgentX509svidParams, AttestAgentRequest};
+use spiffe_operator::server::proto::types::AttestationData;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use crate::support::grpc::{call, message, tls};
-use crate::support::{ControlPlane, Operator, Options, SOON, World, free_port, wait_until};
+use crate::support::{
+    ControlPlane, Operator, Options, SOON, World, free_port, shared_operator, wait_until,
+};
 
 const GET_BUNDLE: &str = "/spire.api.server.bundle.v1.Bundle/GetBundle";
 const ATTEST_AGENT: &str = "/spire.api.server.agent.v1.Agent/AttestAgent";
@@ -169,4 +175,88 @@ async fn ends(stream: &mut (impl AsyncReadExt + Unpin)) {
     let ended = tokio::time::timeout(Duration::from_secs(20), reading).await;
     // With an error or without.
     let _ = ended.expect("the server closes the connection");
+}
+
+#[tokio::test]
+async fn an_attestation_that_makes_no_sense_is_refused_with_a_clear_code() {
+    let (world, port) = served().await;
+    let socket = shared_operator().await.admin_socket(&world.class);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default();
+    let csr = csr.serialize_request(&key).unwrap().der().to_vec();
+    let params = |kind: &str, payload: &[u8], csr: &[u8]| {
+        AttestAgentRequest {
+            step: Some(Step::Params(Params {
+                data: Some(AttestationData {
+                    r#type: kind.into(),
+                    payload: payload.to_vec(),
+                }),
+                params: Some(AgentX509svidParams { csr: csr.to_vec() }),
+            })),
+        }
+        .encode_to_vec()
+    };
+    let answered = AttestAgentRequest {
+        step: Some(Step::ChallengeResponse(vec![1])),
+    }
+    .encode_to_vec();
+    let (invalid, precondition, exhausted) = (3, 9, 8);
+    for (what, body, code) in [
+        ("nothing", Vec::new(), invalid),
+        ("an answer before a challenge", answered, invalid),
+        ("no kind", params("", b"x", &csr), invalid),
+        (
+            "an unknown kind",
+            params("aws_iid", b"x", &csr),
+            precondition,
+        ),
+        (
+            "a kind that is not configured",
+            params("x509pop", b"{}", &csr),
+            precondition,
+        ),
+        (
+            "an unknown token",
+            params("join_token", b"no-such-token", &csr),
+            invalid,
+        ),
+        (
+            "a token that is no text",
+            params("join_token", &[0xff, 0xfe], &csr),
+            invalid,
+        ),
+        ("no request", params("join_token", b"t", &[]), invalid),
+        (
+            "a request that is none",
+            params("join_token", b"t", b"junk"),
+            invalid,
+        ),
+        (
+            "half a request",
+            params("join_token", b"t", &csr[..40]),
+            invalid,
+        ),
+        (
+            "a long request",
+            params("join_token", b"t", &vec![0x30; 20_000]),
+            invalid,
+        ),
+        (
+            "a long payload",
+            params("join_token", &vec![b'a'; 70_000], &csr),
+            invalid,
+        ),
+    ] {
+        // On the socket no call waits for its turn.
+        let stream = UnixStream::connect(&socket).await.unwrap();
+        let answer = call(stream, ATTEST_AGENT, &message(&body)).await.unwrap();
+        assert_eq!(answer.code, code, "{what}: {answer:?}");
+    }
+    // Over TCP a body has a bound, whoever sends it.
+    let stream = tls(port, None).await.unwrap();
+    let long = params("join_token", &vec![b'a'; 1024 * 1024], &csr);
+    if let Ok(answer) = call(stream, ATTEST_AGENT, &message(&long)).await {
+        assert!(answer.code != 0 && answer.code != exhausted, "{answer:?}");
+    }
+    is_served(port).await;
 }

@@ -47,7 +47,28 @@ pub(super) fn certificates(payload: &[u8]) -> Result<Vec<CertificateDer<'static>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever is sent is read or refused, and what is read is what was sent.
+        #[test]
+        fn any_payload_is_read_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            sent in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..8),
+        ) {
+            if let Err(status) = certificates(&bytes) {
+                prop_assert_eq!(status.code(), Code::InvalidArgument);
+            }
+            let encoded: Vec<_> = sent.iter().map(|it| BASE64_STANDARD.encode(it)).collect();
+            let payload = serde_json::json!({ "certificates": encoded }).to_string();
+            match certificates(payload.as_bytes()) {
+                Ok(read) => prop_assert!(read.iter().map(AsRef::as_ref).eq(&sent)),
+                Err(_) => prop_assert!(sent.len() > MAX_INTERMEDIATES + 1),
+            }
+        }
+    }
 
     #[test]
     fn certificates_are_in_base64_and_not_too_many() {

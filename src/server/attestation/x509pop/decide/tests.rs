@@ -3,6 +3,7 @@
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256, RsaKeyPair,
 };
+use proptest::prelude::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -322,4 +323,26 @@ fn lengths_are_written_as_der_has_them() {
         ecdsa_signature(&[0, 0x80], &[]),
         [0x30, 7, 2, 2, 0, 0x80, 2, 1, 0]
     );
+}
+
+proptest! {
+    /// No answer but the right one proves anything, and none breaks the server.
+    #[test]
+    fn no_other_answer_proves_anything(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        nonce in proptest::collection::vec(any::<u8>(), 0..40),
+        number in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let key = KeyPair::generate().unwrap();
+        let leaf = verified(&root(), &key);
+        let challenge = Challenge::new(&leaf).unwrap();
+        prop_assert!(challenge.check(&leaf, &bytes).is_err());
+        let [nonce, number] = [nonce, number].map(|it| BASE64_STANDARD.encode(it));
+        for kind in ["ecdsa_signature", "rsa_signature"] {
+            let answer = json!({ kind: {
+                "nonce": nonce, "r": number, "s": number, "signature": number,
+            } });
+            prop_assert!(challenge.check(&leaf, answer.to_string().as_bytes()).is_err());
+        }
+    }
 }
