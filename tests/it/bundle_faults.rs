@@ -278,7 +278,9 @@ async fn what_goes_with_a_trust_domain_that_is_deleted_does_not_come_back() {
 
 #[tokio::test]
 async fn copies_of_good_specs_that_cannot_be_written_hold_up_nothing() {
-    let (_own, world, proxy, _operator) = world().await;
+    let (_own, world, proxy, operator) = world().await;
+    // What it reads of such objects it has read.
+    operator.ready().await;
     proxy.fail_only("/namespaces/spiffe-system/configmaps", Fault::Status(403));
     world.apply_trust_domain(json!({})).await;
     world.trust_domain_condition("Ready", "True").await;
