@@ -45,6 +45,16 @@ pub enum EntryError {
         /// The rendered ID.
         value: String,
     },
+    /// What the limits of a nested cluster do not allow.
+    #[error("{what} {value:?} is not allowed in cluster {cluster:?}")]
+    OutOfBounds {
+        /// `SPIFFE ID`, `parent ID` or `DNS name`.
+        what: &'static str,
+        /// The rendered value.
+        value: String,
+        /// Name of the cluster.
+        cluster: String,
+    },
     /// No selector.
     #[error("{value:?} is no selector; write type:value")]
     Selector {
@@ -80,6 +90,7 @@ impl EntryError {
             Self::ForeignTrustDomain { .. } => "ForeignTrustDomain",
             Self::NodeUnseen { .. } => "NodeUnseen",
             Self::NoPath { .. } | Self::SpiffeId { .. } => "InvalidSPIFFEID",
+            Self::OutOfBounds { .. } => "OutOfBounds",
             Self::ReservedPath { .. } => "ReservedSPIFFEID",
             Self::Selector { .. } => "InvalidSelector",
             Self::Template { .. } => "TemplateFailed",
@@ -92,7 +103,10 @@ impl EntryError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::DnsName { .. } | Self::NoPath { .. } | Self::ReservedPath { .. }
+            Self::DnsName { .. }
+                | Self::NoPath { .. }
+                | Self::OutOfBounds { .. }
+                | Self::ReservedPath { .. }
         )
     }
 }
@@ -104,6 +118,7 @@ impl EntryError {
             Self::DnsName { value, .. }
             | Self::ForeignTrustDomain { value, .. }
             | Self::NoPath { value, .. }
+            | Self::OutOfBounds { value, .. }
             | Self::ReservedPath { value }
             | Self::Selector { value }
             | Self::SpiffeId { value, .. } => *value = shown,

@@ -7,6 +7,7 @@
 //! order they arrive; a fact removes an identity, an error never does. Who watches clusters, who
 //! writes statuses and who signs is elsewhere.
 
+pub mod bounds;
 pub mod dns_name;
 pub mod entry;
 pub mod entry_error;

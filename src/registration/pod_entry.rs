@@ -42,6 +42,9 @@ pub(super) fn parent_id(settings: &Settings, node: &NodeFacts) -> Result<SpiffeI
     let value = run("parentIDTemplate", &settings.parent_id_template, &data)?;
     let id = parse_member_id("parent ID", &value, &settings.cluster.trust_domain)?;
     check_parent_id(&id)?;
+    if let Some(bounds) = &settings.bounds {
+        bounds.check_parent_id(&id)?;
+    }
     Ok(id)
 }
 
@@ -52,7 +55,9 @@ pub(super) fn make<'s>(
     around: PodSurroundings<'_>,
     services: impl Iterator<Item = &'s str>,
 ) -> Result<Entry, EntryError> {
-    let cluster = &around.settings.cluster;
+    let Settings {
+        cluster, bounds, ..
+    } = around.settings;
     let data = TemplateData {
         cluster,
         pod: Some(around.pod),
@@ -70,11 +75,19 @@ pub(super) fn make<'s>(
     for template in &spec.dns_names {
         push_new(&mut dns_names, run("dnsNameTemplates", template, &data)?);
     }
-    for name in service_names(services, &around.pod.namespace, &cluster.cluster_domain) {
-        push_new(&mut dns_names, name);
-    }
+    let mut of_services = service_names(services, &around.pod.namespace, &cluster.cluster_domain);
     check_workload_id(&spiffe_id)?;
     check_dns_names(&dns_names)?;
+    if let Some(bounds) = bounds {
+        bounds.check_id(&spiffe_id)?;
+        dns_names
+            .iter()
+            .try_for_each(|name| bounds.check_dns_name(name))?;
+        of_services.retain(|name| bounds.allows_dns_name(name));
+    }
+    of_services
+        .into_iter()
+        .for_each(|name| push_new(&mut dns_names, name));
     let key = EntryKey::new(&spiffe_id, around.parent_id, &selectors);
     let entry = Entry {
         key,

@@ -12,6 +12,9 @@ use crate::{
     spiffe::TrustDomainName,
 };
 
+/// How many failing pods and masking objects a report names.
+pub(super) const NAMED_IN_REPORT: usize = 10;
+
 /// Something that happened. The sum of [`Change::Set`] and [`Change::Removed`] is the set of
 /// entries in force; the others are news only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +107,32 @@ pub struct ClusterSpiffeIdReport {
     pub masked_by: Vec<Arc<Source>>,
     /// How many pods wait for [`super::Registry::missing_pod_detail`].
     pub waiting_pods: usize,
+}
+
+impl ClusterSpiffeIdReport {
+    /// Adds what was made of the same object in the nested cluster with this name.
+    pub fn add(&mut self, cluster: &str, other: &Self) {
+        let (stats, more) = (&mut self.stats, &other.stats);
+        stats.namespaces_selected += more.namespaces_selected;
+        stats.namespaces_ignored += more.namespaces_ignored;
+        stats.pods_selected += more.pods_selected;
+        stats.pod_entry_render_failures += more.pod_entry_render_failures;
+        stats.entries_masked += more.entries_masked;
+        stats.entries_to_set += more.entries_to_set;
+        stats.entry_failures += more.entry_failures;
+        let failing = other.failing.iter().map(|pod| FailingPod {
+            message: format!("in cluster {cluster}: {}", pod.message),
+            ..pod.clone()
+        });
+        let room = NAMED_IN_REPORT.saturating_sub(self.failing.len());
+        self.failing.extend(failing.take(room));
+        for source in &other.masked_by {
+            if self.masked_by.len() < NAMED_IN_REPORT && !self.masked_by.contains(source) {
+                self.masked_by.push(source.clone());
+            }
+        }
+        self.waiting_pods += other.waiting_pods;
+    }
 }
 
 /// What was made of a ClusterStaticEntry.

@@ -3,6 +3,7 @@
 use regex::Regex;
 
 use super::{
+    bounds::ClusterBounds,
     entry_error::{EntryError, check_parent_id},
     template::{ClusterFacts, Template, TemplateError},
 };
@@ -28,6 +29,8 @@ pub struct Settings {
     pub parent_id_template: Template,
     /// Namespaces whose pods get no identity; an expression matches anywhere in the name.
     pub ignore_namespaces: Vec<Regex>,
+    /// The limits of the cluster, if it is a nested one.
+    pub bounds: Option<ClusterBounds>,
 }
 
 /// Why a TrustDomain cannot register anything.
@@ -100,7 +103,18 @@ impl Settings {
             watch_classless: spec.watch_classless,
             parent_id_template,
             ignore_namespaces,
+            bounds: None,
         })
+    }
+
+    /// The same for the pods of a nested cluster.
+    #[must_use]
+    pub fn within(mut self, bounds: ClusterBounds) -> Self {
+        bounds
+            .cluster_name()
+            .clone_into(&mut self.cluster.cluster_name);
+        self.bounds = Some(bounds);
+        self
     }
 
     /// Whether it serves an object of this class.

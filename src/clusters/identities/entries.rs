@@ -1,8 +1,9 @@
 //! What agents and tools ask about entries. Each question holds the lock only as long as its own
 //! entries take.
 //!
-//! Invariant: nothing is answered before all of the cluster was seen and evaluated once. An agent that
-//! was told of fewer entries than it has would drop what it holds.
+//! Invariant: nothing is answered before all of the cluster was seen and evaluated once, and no agent
+//! of a nested cluster is answered before all of that was. An agent that was told of fewer entries
+//! than it has would drop what it holds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,9 +31,12 @@ impl Identities {
         agent: &SpiffeId,
         node_selectors: &BTreeSet<EntrySelector>,
     ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
-        self.ask(domain, |registry| {
-            registry.authorized_entries(agent, node_selectors)
-        })
+        let authorized = |registry: &Registry| registry.authorized_entries(agent, node_selectors);
+        let mut found = self.ask(domain, authorized)?;
+        if let Some(member) = self.cluster_of(domain, agent) {
+            found.extend(member.ask(domain, authorized)?);
+        }
+        Ok(found)
     }
 
     /// The entry with this ID, if the agent may fetch it.
@@ -62,30 +66,46 @@ impl Identities {
         node_selectors: &BTreeSet<EntrySelector>,
         ids: &[EntryId],
     ) -> Result<Vec<Option<Arc<Entry>>>, NotYetSeen> {
-        self.ask(domain, |registry| {
-            registry.authorized_among(agent, node_selectors, ids)
-        })
+        let authorized =
+            |registry: &Registry| registry.authorized_among(agent, node_selectors, ids);
+        let mut found = self.ask(domain, authorized)?;
+        if let Some(member) = self.cluster_of(domain, agent) {
+            let of_member = member.ask(domain, authorized)?;
+            for (found, other) in found.iter_mut().zip(of_member) {
+                *found = found.take().or(other);
+            }
+        }
+        Ok(found)
     }
 
     /// Whether an entry with this SPIFFE ID gives a right, whatever its parent and selectors are.
     ///
     /// # Errors
-    /// Before all of the cluster was seen.
+    /// Before all of the cluster was seen; also where no entry does, and a nested cluster was not
+    /// seen, since it may have one.
     pub fn has_entry(
         &self,
         domain: &str,
         spiffe_id: &SpiffeId,
         right: Right,
     ) -> Result<bool, NotYetSeen> {
-        self.ask(domain, |registry| registry.gives_right(spiffe_id, right))
+        let gives_right =
+            |registry: &Registry| registry.gives_right(spiffe_id, right).then_some(());
+        Ok(self.find(domain, gives_right)?.is_some())
     }
 
     /// The entry in force with this ID.
     ///
     /// # Errors
-    /// Before all of the cluster was seen.
+    /// Before all of the cluster was seen; also where there is none, it may be that of a pod, and a
+    /// nested cluster was not seen.
     pub fn entry(&self, domain: &str, id: &EntryId) -> Result<Option<Arc<Entry>>, NotYetSeen> {
-        self.ask(domain, |registry| registry.entry(id).cloned())
+        let find = |registry: &Registry| registry.entry(id).cloned();
+        if id.is_derived() {
+            self.find(domain, find)
+        } else {
+            self.ask(domain, find)
+        }
     }
 
     /// The entry in force with the SPIFFE ID, parent ID and selectors of `entry`.
@@ -97,10 +117,18 @@ impl Identities {
         domain: &str,
         entry: &Entry,
     ) -> Result<Option<Arc<Entry>>, NotYetSeen> {
-        self.ask(domain, |registry| registry.same_entry(entry).cloned())
+        let same = |registry: &Registry| registry.same_entry(entry).cloned();
+        match (
+            self.ask(domain, same)?,
+            self.cluster_of(domain, &entry.parent_id),
+        ) {
+            (None, Some(member)) => member.ask(domain, same),
+            (found, _) => Ok(found),
+        }
     }
 
-    /// The entries that federate with a foreign trust domain: those that were made through the Entry
+    /// The entries, but for those of nested clusters that have not been seen, that federate with a
+    /// foreign trust domain: those that were made through the Entry
     /// API and name it, whether or not its bundle is known, and the others that are in force with it.
     ///
     /// # Errors
@@ -110,11 +138,16 @@ impl Identities {
         domain: &str,
         foreign: &TrustDomainName,
     ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
-        self.ask(domain, |registry| registry.entries_federated_with(foreign))
+        let federated = |registry: &Registry| registry.entries_federated_with(foreign);
+        let mut found = self.ask(domain, federated)?;
+        for member in self.members_of(domain) {
+            found.extend(member.ask(domain, federated).unwrap_or_default());
+        }
+        Ok(found)
     }
 
-    /// The first `limit` entries whose IDs come after `id`, in the order of IDs. Who wants them all
-    /// asks slice by slice, so that others have their turn in between.
+    /// The first `limit` entries whose IDs come after `id`, in the order of IDs, but for those of
+    /// nested clusters that have not been seen. Who wants them all asks slice by slice, so that others have their turn in between.
     ///
     /// # Errors
     /// Before all of the cluster was seen.
@@ -124,9 +157,34 @@ impl Identities {
         id: Option<&EntryId>,
         limit: usize,
     ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
-        self.ask(domain, |registry| {
-            registry.entries_after(id).take(limit).cloned().collect()
-        })
+        let after = |registry: &Registry| registry.entries_after(id).take(limit).cloned().collect();
+        let mut found: Vec<_> = self.ask(domain, after)?;
+        for member in self.members_of(domain) {
+            found.extend(member.ask(domain, after).unwrap_or_default());
+        }
+        found.sort_by(|one, other| one.id.cmp(&other.id));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// What is found here or in a nested cluster.
+    fn find<T>(
+        &self,
+        domain: &str,
+        answer: impl Fn(&Registry) -> Option<T>,
+    ) -> Result<Option<T>, NotYetSeen> {
+        if let Some(found) = self.ask(domain, &answer)? {
+            return Ok(Some(found));
+        }
+        let mut unseen = None;
+        for member in self.members_of(domain) {
+            match member.ask(domain, &answer) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(error) => unseen = Some(error),
+            }
+        }
+        unseen.map_or(Ok(None), Err)
     }
 
     fn ask<T>(&self, domain: &str, answer: impl FnOnce(&Registry) -> T) -> Result<T, NotYetSeen> {

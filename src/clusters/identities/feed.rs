@@ -154,6 +154,8 @@ impl Identities {
         state.objects.apply_cluster_spiffe_id(object);
         let name = object.metadata.name.as_deref().unwrap_or_default();
         self.evaluate_cluster_spiffe_id(&mut state, name);
+        drop(state);
+        self.hand_on(|member| member.apply_cluster_spiffe_id(object));
     }
 
     /// Takes in the copy of the last good spec that was kept of the ClusterSPIFFEID with this name
@@ -164,6 +166,7 @@ impl Identities {
         uid: &str,
         copy: Option<ClusterSpiffeIdSpec>,
     ) {
+        self.hand_on(|member| member.restore_cluster_spiffe_id(name, uid, copy.clone()));
         let mut state = self.lock();
         if state.objects.restore_cluster_spiffe_id(name, uid, copy) {
             self.evaluate_cluster_spiffe_id(&mut state, name);
@@ -188,6 +191,7 @@ impl Identities {
 
     /// A ClusterSPIFFEID is gone.
     pub fn delete_cluster_spiffe_id(&self, name: &str) {
+        self.hand_on(|member| member.delete_cluster_spiffe_id(name));
         let mut state = self.lock();
         state.objects.delete_cluster_spiffe_id(name);
         for domain in state.domains.values_mut() {
@@ -205,6 +209,7 @@ impl Identities {
         gone.iter()
             .for_each(|name| self.delete_cluster_spiffe_id(name));
         self.listed(List::ClusterSpiffeIds);
+        self.hand_on(|member| member.listed(List::ClusterSpiffeIds));
     }
 
     /// Takes in a ClusterStaticEntry.

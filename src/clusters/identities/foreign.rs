@@ -15,6 +15,7 @@ pub type ForeignBundles = BTreeMap<String, BTreeSet<TrustDomainName>>;
 impl Identities {
     /// Takes in all there are.
     pub fn set_foreign_bundles(&self, known: ForeignBundles) {
+        self.hand_on(|member| member.set_foreign_bundles(known.clone()));
         let mut state = self.lock();
         for (name, domain) in &mut state.domains {
             let of_domain = known.get(&label_value(name)).cloned().unwrap_or_default();

@@ -9,6 +9,7 @@ mod entries;
 mod facts;
 mod feed;
 mod foreign;
+mod nested;
 mod objects;
 mod queries;
 mod registrations;
@@ -27,10 +28,12 @@ use crate::api::{
 pub use crate::clusters::identities::entries::NotYetSeen;
 use crate::clusters::identities::facts::Facts;
 pub use crate::clusters::identities::foreign::ForeignBundles;
+use crate::clusters::identities::nested::Members;
 use crate::clusters::identities::objects::Objects;
 pub use crate::clusters::identities::registrations::Expired;
 use crate::clusters::identities::registrations::Registrations;
 use crate::clusters::identities::start::List;
+use crate::registration::bounds::ClusterBounds;
 use crate::registration::{
     Change, ClusterSpiffeIdReport, Entry, FieldSet, PodFacts, Registry, Settings, SettingsError,
     SourceKind, StaticEntryReport,
@@ -116,10 +119,11 @@ impl<S> Clone for LastGood<S> {
     }
 }
 
-/// The registries of all trust domains.
+/// The registries of all trust domains in one cluster, and in those that are nested in it.
 #[derive(Debug)]
 pub struct Identities {
     state: Mutex<State>,
+    members: Members,
     metrics: Arc<Metrics>,
     changed_pods: broadcast::Sender<PodChanged>,
     changes: broadcast::Sender<DomainChange>,
@@ -128,15 +132,15 @@ pub struct Identities {
     pod_fields: watch::Sender<FieldSet>,
     /// Something waits for [`Self::process`] or [`Self::take_changed_objects`].
     work: Notify,
-    reports: Notify,
+    reports: Arc<Notify>,
     /// [`Self::wanting_last_good`] may have something.
-    wanting: Notify,
+    wanting: Arc<Notify>,
     /// RegistrationEntries were seen.
     seen_registrations: watch::Sender<()>,
     foreign_bundles: watch::Sender<Arc<ForeignBundles>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     facts: Facts,
     objects: Objects,
@@ -144,8 +148,10 @@ struct State {
     domains: BTreeMap<Arc<str>, Domain>,
     /// The lists that have never been complete.
     unlisted: BTreeSet<List>,
-    /// Objects whose trust domain is served no more.
-    orphans: BTreeSet<ObjectName>,
+    /// Objects whose trust domain, or one of whose clusters, is served no more.
+    unreported: BTreeSet<ObjectName>,
+    /// The limits of a nested cluster.
+    bounds: Option<ClusterBounds>,
 }
 
 #[derive(Debug)]
@@ -164,21 +170,18 @@ impl Identities {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             state: Mutex::new(State {
-                facts: Facts::default(),
-                objects: Objects::default(),
-                registrations: Registrations::default(),
-                domains: BTreeMap::new(),
                 unlisted: List::ALL.into(),
-                orphans: BTreeSet::new(),
+                ..State::default()
             }),
+            members: Members::default(),
             metrics,
             changed_pods: broadcast::Sender::new(BACKLOG),
             changes: broadcast::Sender::new(BACKLOG),
             namespaces: watch::Sender::new(0),
             pod_fields: watch::Sender::new(FieldSet::default()),
             work: Notify::new(),
-            reports: Notify::new(),
-            wanting: Notify::new(),
+            reports: Arc::default(),
+            wanting: Arc::default(),
             seen_registrations: watch::Sender::new(()),
             foreign_bundles: watch::Sender::default(),
         }
@@ -189,17 +192,30 @@ impl Identities {
     /// # Errors
     /// When the spec cannot be served; what was served before goes on.
     pub fn set_domain(&self, name: &str, spec: &TrustDomainSpec) -> Result<(), SettingsError> {
+        self.serve_domain(name, spec)?;
+        let members = self.members_of(name).into_iter();
+        members
+            .map(|member| member.serve_domain(name, spec))
+            .collect()
+    }
+
+    fn serve_domain(&self, name: &str, spec: &TrustDomainSpec) -> Result<(), SettingsError> {
         let mut state = self.lock();
         let State {
             facts,
             objects,
             registrations,
             domains,
+            bounds,
             ..
         } = &mut *state;
         let settings = match domains.get(name) {
             Some(domain) if domain.spec == *spec => return Ok(()),
             _ => Settings::parse(spec)?,
+        };
+        let settings = match bounds {
+            Some(bounds) => settings.within(bounds.clone()),
+            None => settings,
         };
         let name: Arc<str> = name.into();
         let changes = match domains.get_mut(&name) {
@@ -235,6 +251,7 @@ impl Identities {
 
     /// Serves a trust domain no more.
     pub fn remove_domain(&self, name: &str) {
+        self.hand_on(|member| member.remove_domain(name));
         let mut state = self.lock();
         let Some(domain) = state.domains.remove(name) else {
             return;
@@ -245,7 +262,7 @@ impl Identities {
             let ObjectName { kind, name } = &object;
             self.metrics
                 .set_object(trust_domain, kind.as_str(), name, None);
-            state.orphans.insert(object);
+            state.unreported.insert(object);
         }
         self.reports.notify_one();
     }

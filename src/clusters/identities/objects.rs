@@ -45,6 +45,14 @@ impl Objects {
         changes
     }
 
+    /// Those that register the pods of nested clusters, too.
+    pub(super) fn handed_on(&self) -> Self {
+        Self {
+            cluster_spiffe_ids: self.cluster_spiffe_ids.clone(),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn apply_cluster_spiffe_id(&mut self, object: &Arc<ClusterSPIFFEID>) {
         keep(&mut self.cluster_spiffe_ids, object);
     }
@@ -199,6 +207,16 @@ impl Objects {
                 Some(ObjectReport::ClusterStaticEntry(known.reported(report)))
             }
             SourceKind::RegistrationEntry => None,
+        }
+    }
+}
+
+impl<K, S> Clone for Known<K, S> {
+    fn clone(&self) -> Self {
+        Self {
+            object: Arc::clone(&self.object),
+            last_good: self.last_good.clone(),
+            is_sought: self.is_sought,
         }
     }
 }

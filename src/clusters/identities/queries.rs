@@ -8,8 +8,8 @@ use tokio::sync::{broadcast, watch};
 
 use crate::clusters::identities::start::List;
 use crate::clusters::identities::{
-    DomainChange, Identities, ObjectName, ObjectReport, PodChanged, PodIdentities, State, start,
-    tell,
+    DomainChange, Identities, ObjectName, ObjectReport, PodChanged, PodIdentities, Reported, State,
+    start, tell,
 };
 use crate::registration::FieldSet;
 use crate::registration::selector::Selector;
@@ -49,38 +49,72 @@ impl Identities {
     /// How many entries a trust domain has.
     #[must_use]
     pub fn entry_count(&self, domain: &str) -> usize {
-        self.lock()
-            .domains
-            .get(domain)
-            .map_or(0, |domain| domain.registry.entry_count())
+        let members = self.members_of(domain).into_iter();
+        let of_members: usize = members.map(|member| member.entry_count(domain)).sum();
+        let state = self.lock();
+        let served = state.domains.get(domain);
+        served.map_or(0, |domain| domain.registry.entry_count()) + of_members
+    }
+
+    /// How many pods a trust domain knows in this cluster.
+    #[must_use]
+    pub fn pod_count(&self, domain: &str) -> usize {
+        let state = self.lock();
+        let served = state.domains.get(domain);
+        served.map_or(0, |domain| domain.registry.pod_count())
     }
 
     /// The objects whose reports may have changed since this was asked last.
     #[must_use]
     pub fn take_changed_objects(&self) -> BTreeSet<ObjectName> {
+        let mut changed = self.take_changed();
+        self.hand_on(|member| changed.extend(member.take_changed()));
+        for (name, trust_domain) in self.settled_domains() {
+            let count = self.entry_count(&name);
+            self.metrics
+                .set_entries(&trust_domain, i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        changed
+    }
+
+    fn take_changed(&self) -> BTreeSet<ObjectName> {
         let mut state = self.lock();
-        let mut changed = std::mem::take(&mut state.orphans);
+        let mut changed = std::mem::take(&mut state.unreported);
         let domains = state.domains.values_mut();
         for domain in domains.filter(|domain| domain.is_settled) {
-            let trust_domain = domain.spec.trust_domain.as_str();
-            let count = domain.registry.entry_count();
-            self.metrics
-                .set_entries(trust_domain, i64::try_from(count).unwrap_or(i64::MAX));
             let names = domain.registry.take_changed_reports().into_iter();
             changed.extend(names.map(|(kind, name)| ObjectName { kind, name }));
         }
         changed
     }
 
+    /// The TrustDomain objects that are settled, with the names of their trust domains.
+    fn settled_domains(&self) -> Vec<(Arc<str>, String)> {
+        let state = self.lock();
+        let settled = state.domains.iter().filter(|(_, it)| it.is_settled);
+        settled
+            .map(|(name, domain)| (Arc::clone(name), domain.spec.trust_domain.clone()))
+            .collect()
+    }
+
     /// What was made of an object; none when there is no such object, or the cluster has not been
     /// evaluated once for the trust domain that serves it.
     #[must_use]
     pub fn report(&self, object: &ObjectName) -> Option<ObjectReport> {
+        let of_members = self.reports_of_members(object);
         let state = self.lock();
         let ObjectName { kind, name } = object;
         let mut found = state.objects.report(None, object);
-        for domain in state.domains.values() {
-            let report = state.objects.report(Some(&domain.registry), object)?;
+        for (domain_name, domain) in &state.domains {
+            let mut report = state.objects.report(Some(&domain.registry), object)?;
+            if let ObjectReport::ClusterSpiffeId(Reported {
+                report: Some(report),
+                ..
+            }) = &mut report
+            {
+                let others = of_members.iter().filter(|(of, ..)| of == domain_name);
+                others.for_each(|(_, cluster, other)| report.add(cluster, other));
+            }
             let trust_domain = domain.spec.trust_domain.as_str();
             let counts = tell::counts(&report);
             self.metrics
@@ -102,6 +136,12 @@ impl Identities {
     /// the spec that they have is broken, and they had no other since this process started.
     #[must_use]
     pub fn wanting_last_good(&self) -> Vec<(ObjectName, String)> {
+        let mut wanting = self.unsought();
+        self.hand_on(|member| wanting.extend(member.unsought()));
+        wanting.into_iter().collect()
+    }
+
+    fn unsought(&self) -> BTreeSet<(ObjectName, String)> {
         let state = self.lock();
         let domains = state.domains.values();
         domains

@@ -17,22 +17,33 @@ pub(super) enum List {
     EndpointSlices,
     ForeignBundles,
     Namespaces,
+    NestedClusters,
     Nodes,
     Pods,
     RegistrationEntries,
 }
 
 impl List {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::ClusterSpiffeIds,
         Self::ClusterStaticEntries,
         Self::EndpointSlices,
         Self::ForeignBundles,
         Self::Namespaces,
+        Self::NestedClusters,
         Self::Nodes,
         Self::Pods,
         Self::RegistrationEntries,
     ];
+    /// Those of the cluster that pods are in.
+    pub(super) const OF_PODS: [Self; 4] = [
+        Self::EndpointSlices,
+        Self::Namespaces,
+        Self::Nodes,
+        Self::Pods,
+    ];
+    /// Those that count in nested clusters, too.
+    pub(super) const HANDED_ON: [Self; 2] = [Self::ClusterSpiffeIds, Self::ForeignBundles];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -41,6 +52,7 @@ impl List {
             Self::EndpointSlices => "EndpointSlices",
             Self::ForeignBundles => "foreign bundles",
             Self::Namespaces => "namespaces",
+            Self::NestedClusters => "NestedClusters",
             Self::Nodes => "nodes",
             Self::Pods => "pods",
             Self::RegistrationEntries => "RegistrationEntries",

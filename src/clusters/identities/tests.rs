@@ -61,6 +61,7 @@ fn complete_lists(identities: &Identities, cluster_spiffe_ids: &[&str]) {
     identities.retain_cluster_static_entries(&BTreeSet::new());
     identities.retain_registration_entries(&BTreeSet::new());
     identities.set_foreign_bundles(ForeignBundles::new());
+    identities.nested_clusters_listed();
 }
 
 fn process(identities: &Identities) {

@@ -14,14 +14,12 @@ use crate::{
         facts::PodFacts,
         pod_entry::pod_ref,
         report::{
-            Change, ClusterSpiffeIdReport, MatchOutcome, Obstacle, PodReport, StaticEntryReport,
+            Change, ClusterSpiffeIdReport, MatchOutcome, NAMED_IN_REPORT, Obstacle, PodReport,
+            StaticEntryReport,
         },
     },
     spiffe::{SpiffeId, TrustDomainName},
 };
-
-/// How many failing pods and masking objects a report names.
-const NAMED_IN_REPORT: usize = 10;
 
 impl Registry {
     /// The entries in force.
