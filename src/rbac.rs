@@ -135,9 +135,9 @@ pub const CLUSTER: &[Grant] = &[
         &["get", "list", "watch", "create", "update", "delete"],
     ),
     Grant::new(
-        "The trust domains that users apply.",
+        "The trust domains and nested clusters that users apply.",
         "spiffe-operator.io",
-        &["trustdomains"],
+        &["nestedclusters", "trustdomains"],
         OBSERVE,
     ),
     Grant::new(
@@ -153,9 +153,9 @@ pub const CLUSTER: &[Grant] = &[
         &["update"],
     ),
     Grant::new(
-        "Tell users what was made of their trust domains.",
+        "Tell users what was made of their trust domains and nested clusters.",
         "spiffe-operator.io",
-        &["trustdomains/status"],
+        &["nestedclusters/status", "trustdomains/status"],
         &["update"],
     ),
     Grant::new(
@@ -203,7 +203,8 @@ pub const CLUSTER: &[Grant] = &[
 /// What the operator may do in its own namespace.
 pub const NAMESPACED: &[Grant] = &[
     Grant::new(
-        "Keys and the journal of each authority live in a Secret, and users bring CAs in Secrets.",
+        "Keys and the journal of each authority live in a Secret, and users bring CAs and kubeconfigs in \
+         Secrets.",
         "",
         &["secrets"],
         &["get", "list", "watch", "create", "update", "delete"],

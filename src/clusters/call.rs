@@ -61,6 +61,12 @@ impl CallError {
         self.code() == Some(422)
     }
 
+    /// The API server does not know who asks (401).
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        self.code() == Some(401)
+    }
+
     /// What the API server said, for messages to users.
     #[must_use]
     pub fn message(&self) -> String {

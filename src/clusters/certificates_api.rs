@@ -3,14 +3,21 @@
 //! `v1beta1` comes first wherever it is served: the `pkixPublicKey` of older kubelets cannot be
 //! seen through `v1` (`k8s-openapi`'s `v1beta1` types hold every field of both versions).
 
+use std::time::Duration;
+
 use k8s_openapi::api::certificates::v1beta1::{
     ClusterTrustBundleSpec, PodCertificateRequestSpec, PodCertificateRequestStatus,
 };
 use kube::Client;
 use kube::api::ApiResource;
 use kube::core::{NotUsed, Object};
+use tokio::sync::watch;
 
 use crate::clusters::{CallError, call};
+use crate::runtime::backoff::Backoff;
+
+/// How often an API server is asked what it serves.
+const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
 
 const GROUP: &str = "certificates.k8s.io";
 /// Versions in the order of preference.
@@ -64,5 +71,31 @@ impl CertificatesApi {
                 .or_else(|| find("ClusterTrustBundle", "clustertrustbundles"));
         }
         Ok(api)
+    }
+}
+
+/// Keeps `found` current, for ever: an API server may be upgraded.
+pub async fn keep_discovering(client: Client, found: watch::Sender<Option<CertificatesApi>>) {
+    let mut backoff = Backoff::default();
+    loop {
+        match CertificatesApi::discover(&client).await {
+            Ok(api) => {
+                backoff.forget(&());
+                found.send_if_modified(|old| {
+                    let changed = old.as_ref() != Some(&api);
+                    *old = Some(api);
+                    changed
+                });
+            }
+            Err(error) => {
+                let error = crate::error_chain(&error);
+                tracing::warn!(error, "cannot ask the API server what it serves");
+                backoff.failed(());
+            }
+        }
+        tokio::select! {
+            () = backoff.next_due() => {}
+            () = tokio::time::sleep(DISCOVERY_PERIOD) => {}
+        }
     }
 }

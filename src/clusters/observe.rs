@@ -1,14 +1,17 @@
 //! The watches of a cluster, into the registries.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
 use kube::core::DeserializeGuard;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use crate::api::{ClusterSPIFFEID, ClusterStaticEntry, RegistrationEntry};
@@ -29,28 +32,51 @@ const REGISTRATION_ENTRIES: &str = "RegistrationEntries";
 /// How often entries are looked at that expire.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Starts all watches, and the work they cause.
-pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
-    let all = [
-        PODS,
-        NAMESPACES,
-        NODES,
-        ENDPOINT_SLICES,
-        CLUSTER_SPIFFE_IDS,
-        CLUSTER_STATIC_ENTRIES,
-        REGISTRATION_ENTRIES,
-    ];
-    all.into_iter().for_each(|name| health.expect(name));
+/// Starts the watches of a cluster's pods and of what is around them, and the work they cause.
+pub fn pods(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
+    [PODS, NAMESPACES, NODES, ENDPOINT_SLICES]
+        .into_iter()
+        .for_each(|name| health.expect(name));
     let identities = Arc::clone(&context.identities);
     tasks.spawn(async move { identities.process().await });
-    tasks.spawn(pods(context.clone(), health.clone()));
+    tasks.spawn(watch_pods(context.clone(), health.clone()));
     tasks.spawn(namespaces(context.clone(), health.clone()));
     tasks.spawn(nodes(context.clone(), health.clone()));
     tasks.spawn(endpoint_slices(context.clone(), health.clone()));
+}
+
+/// Starts the watches of what registers pods, in the operator's own cluster.
+pub fn registrations(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
+    [
+        CLUSTER_SPIFFE_IDS,
+        CLUSTER_STATIC_ENTRIES,
+        REGISTRATION_ENTRIES,
+    ]
+    .into_iter()
+    .for_each(|name| health.expect(name));
     tasks.spawn(cluster_spiffe_ids(context.clone(), health.clone()));
     tasks.spawn(cluster_static_entries(context.clone(), health.clone()));
     tasks.spawn(registration_entries(context.clone(), health.clone()));
     tasks.spawn(expire_entries(Arc::clone(&context.identities)));
+}
+
+/// Watches all objects of a kind; that a list is complete is told once it is known to come from the
+/// right cluster.
+fn watch_all<K>(context: &Context) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let incarnation = context.incarnation.clone();
+    let api = Api::<K>::all(context.client.clone());
+    watcher(api, watcher::Config::default()).then(move |event| {
+        let incarnation = incarnation.clone();
+        async move {
+            if matches!(event, Ok(Event::InitDone)) {
+                incarnation.confirmed().await;
+            }
+            event
+        }
+    })
 }
 
 /// What was seen in the list under way, if there is one.
@@ -79,15 +105,14 @@ impl<T: Ord> Listing<T> {
 }
 
 /// Watches pods; starts over with a list when templates come to read more of them.
-async fn pods(context: Context, health: Health) {
+async fn watch_pods(context: Context, health: Health) {
     let mut fields = context.identities.pod_fields();
     loop {
         fields.borrow_and_update();
-        let api = Api::<Pod>::all(context.client.clone());
         let mut listing = Listing::new();
         let identities = &context.identities;
         let watch = follow(
-            watcher(api, watcher::Config::default()),
+            watch_all::<Pod>(&context),
             "Pod",
             Arc::clone(&context.metrics),
             |news| match news {
@@ -112,12 +137,10 @@ async fn pods(context: Context, health: Health) {
 }
 
 async fn namespaces(context: Context, health: Health) {
-    let api = Api::<Namespace>::all(context.client.clone());
     let identities = &context.identities;
     let mut listing = Listing::new();
-    let watcher = watcher(api, watcher::Config::default());
     follow(
-        watcher,
+        watch_all::<Namespace>(&context),
         "Namespace",
         Arc::clone(&context.metrics),
         |news| match news {
@@ -138,12 +161,10 @@ async fn namespaces(context: Context, health: Health) {
 }
 
 async fn nodes(context: Context, health: Health) {
-    let api = Api::<Node>::all(context.client.clone());
     let identities = &context.identities;
     let mut listing = Listing::new();
-    let watcher = watcher(api, watcher::Config::default());
     follow(
-        watcher,
+        watch_all::<Node>(&context),
         "Node",
         Arc::clone(&context.metrics),
         |news| match news {
@@ -164,12 +185,10 @@ async fn nodes(context: Context, health: Health) {
 }
 
 async fn endpoint_slices(context: Context, health: Health) {
-    let api = Api::<EndpointSlice>::all(context.client.clone());
     let identities = &context.identities;
     let mut listing = Listing::new();
-    let watcher = watcher(api, watcher::Config::default());
     follow(
-        watcher,
+        watch_all::<EndpointSlice>(&context),
         "EndpointSlice",
         Arc::clone(&context.metrics),
         |news| match news {

@@ -17,6 +17,8 @@ pub use names::{
     SPIFFE_ID_ANNOTATION, agent_object_name, cluster_trust_bundle_name, default_signer_name,
     label_value, name_part, object_name, signer_name_error,
 };
-pub use node_attestors::{AttestorSettings, CaBundle, K8sPsatSettings, X509PopSettings};
+pub use node_attestors::{
+    AttestorSettings, CaBundle, K8sPsatSettings, NoServiceAccount, X509PopSettings,
+};
 pub use server::ServerSettings;
 pub use settings::{DomainSettings, SettingsError};

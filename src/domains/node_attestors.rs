@@ -37,6 +37,11 @@ pub struct K8sPsatSettings {
     pub id_by_pod: bool,
 }
 
+/// No service account of agents is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("give at least one service account")]
+pub struct NoServiceAccount;
+
 /// Which certificates are agents'.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct X509PopSettings {
@@ -67,30 +72,35 @@ impl AttestorSettings {
         let psat = attestors.k8s_psat.as_ref();
         let x509pop = attestors.x509pop.as_ref();
         Ok(Self {
-            k8s_psat: psat.map(|it| k8s_psat(spec, it)).transpose()?,
+            k8s_psat: psat
+                .map(|it| K8sPsatSettings::parse(&spec.cluster_name, it))
+                .transpose()
+                .map_err(|problem| wrong("k8sPSAT.serviceAccountAllowList", problem.to_string()))?,
             x509pop: x509pop.map(x509pop_settings).transpose()?,
             join_token: attestors.join_token.is_some(),
         })
     }
 }
 
-fn k8s_psat(
-    spec: &TrustDomainSpec,
-    attestor: &K8sPsatAttestor,
-) -> Result<K8sPsatSettings, SettingsError> {
-    if attestor.service_account_allow_list.is_empty() {
-        let problem = "give at least one service account".into();
-        return Err(wrong("k8sPSAT.serviceAccountAllowList", problem));
+impl K8sPsatSettings {
+    /// Which pods of `cluster` are agents by `attestor`.
+    ///
+    /// # Errors
+    /// When none can be.
+    pub fn parse(cluster: &str, attestor: &K8sPsatAttestor) -> Result<Self, NoServiceAccount> {
+        if attestor.service_account_allow_list.is_empty() {
+            return Err(NoServiceAccount);
+        }
+        let set = |list: &[String]| list.iter().cloned().collect();
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            service_accounts: set(&attestor.service_account_allow_list),
+            audiences: attestor.audience.clone(),
+            node_label_keys: set(&attestor.allowed_node_label_keys),
+            pod_label_keys: set(&attestor.allowed_pod_label_keys),
+            id_by_pod: attestor.use_pod_uid_for_agent_id,
+        })
     }
-    let set = |list: &[String]| list.iter().cloned().collect();
-    Ok(K8sPsatSettings {
-        cluster: spec.cluster_name.clone(),
-        service_accounts: set(&attestor.service_account_allow_list),
-        audiences: attestor.audience.clone(),
-        node_label_keys: set(&attestor.allowed_node_label_keys),
-        pod_label_keys: set(&attestor.allowed_pod_label_keys),
-        id_by_pod: attestor.use_pod_uid_for_agent_id,
-    })
 }
 
 fn x509pop_settings(attestor: &X509PopAttestor) -> Result<X509PopSettings, SettingsError> {

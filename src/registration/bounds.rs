@@ -37,8 +37,7 @@ pub enum BoundsError {
     },
 }
 
-/// Parts that are text, in which `*` stands for any text; the last one may be `**`, for one or more
-/// parts.
+/// Parts in which `*` stands for any text, and whether one or more others follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
     parts: Vec<String>,
@@ -47,9 +46,9 @@ struct Pattern {
 
 impl ClusterBounds {
     /// The limits of the cluster with this name. `ids` are patterns of paths such as `/ns/*/sa/*`:
-    /// `*` stands for any text within a segment, `**` at the end for any further segments. `dns_names`
-    /// are patterns such as `*.shop.example.org`, in which `*` stands for any text within a label. No
-    /// patterns allow everything.
+    /// `*` stands for any text within a segment, `**` at the end for one segment or more. `dns_names`
+    /// are patterns such as `*.shop.example.org`: `*` stands for any text within a label, `**` in front
+    /// for one label or more. No patterns allow everything.
     ///
     /// # Errors
     /// The first pattern that is none.
@@ -65,14 +64,13 @@ impl ClusterBounds {
             };
             let path = pattern.strip_prefix('/');
             let path = path.ok_or_else(|| failed("it does not begin with /"))?;
-            Pattern::parse(path, '/').map_err(failed)
+            Pattern::parse(path.split('/')).map_err(failed)
         };
         let dns_name = |pattern: &String| {
-            Pattern::parse(&pattern.to_ascii_lowercase(), '.').map_err(|problem| {
-                BoundsError::DnsName {
-                    pattern: pattern.clone(),
-                    problem,
-                }
+            let lower = pattern.to_ascii_lowercase();
+            Pattern::parse(lower.rsplit('.')).map_err(|problem| BoundsError::DnsName {
+                pattern: pattern.clone(),
+                problem,
             })
         };
         Ok(Self {
@@ -103,7 +101,7 @@ impl ClusterBounds {
     /// Checks that a workload of the cluster may have `id`.
     pub(super) fn check_id(&self, id: &SpiffeId) -> Result<(), EntryError> {
         let path = id.path().strip_prefix('/').unwrap_or_default();
-        if self.ids.is_empty() || self.ids.iter().any(|it| it.matches(path, '/')) {
+        if self.ids.is_empty() || self.ids.iter().any(|it| it.matches(path.split('/'))) {
             return Ok(());
         }
         Err(EntryError::OutOfBounds {
@@ -116,7 +114,7 @@ impl ClusterBounds {
     /// Whether a workload of the cluster may have the DNS name `name`.
     pub(super) fn allows_dns_name(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
-        self.dns_names.is_empty() || self.dns_names.iter().any(|it| it.matches(&name, '.'))
+        self.dns_names.is_empty() || self.dns_names.iter().any(|it| it.matches(name.rsplit('.')))
     }
 
     /// Checks that a workload of the cluster may have the DNS name `name`.
@@ -143,20 +141,19 @@ pub fn agents_cluster(agent: &SpiffeId) -> Option<&str> {
 }
 
 impl Pattern {
-    fn parse(text: &str, separator: char) -> Result<Self, &'static str> {
-        let mut parts: Vec<_> = text.split(separator).map(str::to_owned).collect();
+    fn parse<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Self, &'static str> {
+        let mut parts: Vec<_> = parts.map(str::to_owned).collect();
         let is_open = parts.pop_if(|last| last == "**").is_some();
         if parts.iter().any(String::is_empty) {
             return Err("a part of it is empty");
         }
         if parts.iter().any(|part| part.contains("**")) {
-            return Err("** stands for whole parts, and at the end only");
+            return Err("** stands for whole parts, and at one end only");
         }
         Ok(Self { parts, is_open })
     }
 
-    fn matches(&self, text: &str, separator: char) -> bool {
-        let mut texts = text.split(separator);
+    fn matches<'a>(&self, mut texts: impl Iterator<Item = &'a str>) -> bool {
         let fits = |pattern: &String| texts.next().is_some_and(|text| part_fits(pattern, text));
         self.parts.iter().all(fits) && texts.next().is_some() == self.is_open
     }
@@ -230,6 +227,8 @@ mod tests {
             ("*.shop.example.org", "WEB.Shop.example.org", true),
             ("*.shop.example.org", "a.web.shop.example.org", false),
             ("*.shop.example.org", "shop.example.org", false),
+            ("**.example.org", "a.web.example.org", true),
+            ("**.example.org", "example.org", false),
             ("web", "web", true),
             ("web-*", "web-1", true),
         ] {
@@ -268,8 +267,9 @@ mod tests {
             (&["ns/*"][..], &[][..], "does not begin with /"),
             (&["/ns//sa"], &[], "empty"),
             (&["/"], &[], "empty"),
-            (&["/**/sa"], &[], "at the end"),
-            (&["/ns**"], &[], "at the end"),
+            (&["/**/sa"], &[], "at one end"),
+            (&["/ns**"], &[], "at one end"),
+            (&[], &["a.**"], "at one end"),
             (&[], &["a..b"], "empty"),
             (&[], &[""], "empty"),
         ] {

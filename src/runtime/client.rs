@@ -1,4 +1,4 @@
-//! The client of the cluster that the operator runs for.
+//! Clients of clusters.
 
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub async fn client(
         context: context.map(str::to_owned),
         ..KubeConfigOptions::default()
     };
-    let mut config = match kubeconfig {
+    let config = match kubeconfig {
         Some(path) => {
             Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?
         }
@@ -61,6 +61,14 @@ pub async fn client(
             .await
             .map_err(|source| ClientError::Infer { source })?,
     };
+    build(config)
+}
+
+/// Makes a client with the deadlines that all have.
+///
+/// # Errors
+/// When the configuration is of no use to it.
+pub fn build(mut config: Config) -> Result<Client, ClientError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);

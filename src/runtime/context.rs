@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clusters::certificates_api::CertificatesApi;
 use crate::clusters::identities::Identities;
+use crate::clusters::incarnation::Incarnation;
+use crate::clusters::nested::AttestingClusters;
 use crate::runtime::events::Recorder;
 use crate::runtime::leader::Leadership;
 use crate::runtime::logging::LogControl;
@@ -32,6 +34,10 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Whether this process leads.
     pub leadership: Leadership,
+    /// Which cluster a list must come from.
+    pub incarnation: Incarnation,
+    /// The nested clusters whose pods may attest as agents.
+    pub attesting: AttestingClusters,
     /// What the cluster serves of `certificates.k8s.io`; none before it was asked.
     pub certificates_api: watch::Receiver<Option<CertificatesApi>>,
     /// Where trust domains are served.

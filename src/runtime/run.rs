@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clusters::certificates_api::CertificatesApi;
+use crate::clusters::certificates_api;
 use crate::clusters::identities::Identities;
+use crate::clusters::incarnation::Incarnation;
+use crate::clusters::nested::AttestingClusters;
 use crate::clusters::observe;
 use crate::controllers;
-use crate::runtime::backoff::Backoff;
 use crate::runtime::client::{ClientError, client};
 use crate::runtime::context::{Context, ServerAddresses};
 use crate::runtime::events::Recorder;
@@ -31,8 +31,6 @@ use crate::store::Caches;
 const LEASE: &str = "spiffe-operator";
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(8);
-/// How often the API server is asked what it serves.
-const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
 
 /// What `run` needs to know.
 pub struct Config {
@@ -127,7 +125,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     services.spawn(competing);
     tasks.spawn(report_leadership(Arc::clone(&metrics), leadership.clone()));
     let (discovered, certificates_api) = watch::channel(None);
-    tasks.spawn(discover(client.clone(), discovered));
+    tasks.spawn(certificates_api::keep_discovering(
+        client.clone(),
+        discovered,
+    ));
 
     let caches = Caches::start(&client, &namespace, &metrics);
     let context = Context {
@@ -139,11 +140,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         metrics: Arc::clone(&metrics),
         leadership,
         certificates_api,
+        incarnation: Incarnation::Any,
+        attesting: AttestingClusters::default(),
         server,
         logs: logs.clone(),
         shutdown: shutdown.clone(),
     };
-    observe::start(&context, &health, &mut tasks);
+    observe::pods(&context, &health, &mut tasks);
+    observe::registrations(&context, &health, &mut tasks);
     controllers::start(&context, &health, &mut tasks);
 
     // Now that it is known what readiness waits for.
@@ -208,32 +212,6 @@ async fn report_leadership(metrics: Arc<Metrics>, mut leadership: Leadership) {
         metrics.set_leader(*leadership.borrow_and_update());
         if leadership.changed().await.is_err() {
             return;
-        }
-    }
-}
-
-/// Keeps `found` current: the API server may be upgraded while the operator runs.
-async fn discover(client: Client, found: watch::Sender<Option<CertificatesApi>>) {
-    let mut backoff = Backoff::default();
-    loop {
-        match CertificatesApi::discover(&client).await {
-            Ok(api) => {
-                backoff.forget(&());
-                found.send_if_modified(|old| {
-                    let changed = old.as_ref() != Some(&api);
-                    *old = Some(api);
-                    changed
-                });
-            }
-            Err(error) => {
-                let error = crate::error_chain(&error);
-                tracing::warn!(error, "cannot ask the API server what it serves");
-                backoff.failed(());
-            }
-        }
-        tokio::select! {
-            () = backoff.next_due() => {}
-            () = tokio::time::sleep(DISCOVERY_PERIOD) => {}
         }
     }
 }

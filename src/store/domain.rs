@@ -1,24 +1,34 @@
-//! What one trust domain's server keeps: its agents, join tokens, and foreign trust domains.
+//! What one trust domain's server keeps: its agents, join tokens, and foreign trust domains; and what
+//! is watched once for all trust domains.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Client;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::watcher;
+use kube::{Api, Client};
 
+use crate::api::TrustDomain;
+use crate::clusters::cache::Cache;
 use crate::runtime::metrics::Metrics;
 use crate::spiffe::TrustDomainName;
 use crate::store::agents::{AgentCache, AgentStore, watch_agents};
 use crate::store::federation::{FederationCache, FederationStore, watch_federation};
 use crate::store::join_tokens::JoinTokenStore;
 
-/// What is watched for the stores of all trust domains.
+/// What is watched once for all.
 #[derive(Clone)]
 pub struct Caches {
     /// The agents.
     pub agents: Arc<AgentCache>,
     /// The foreign trust domains.
     pub federation: Arc<FederationCache>,
+    /// The Secrets of the operator's namespace, without their data.
+    pub secrets: Arc<Cache<PartialObjectMeta<Secret>>>,
+    /// All TrustDomains.
+    pub trust_domains: Arc<Cache<TrustDomain>>,
 }
 
 impl Caches {
@@ -27,9 +37,21 @@ impl Caches {
     pub fn start(client: &Client, namespace: &str, metrics: &Arc<Metrics>) -> Self {
         let agents = watch_agents(client.clone(), Arc::clone(metrics));
         let federation = watch_federation(client.clone(), namespace, Arc::clone(metrics));
+        let secrets = Api::<PartialObjectMeta<Secret>>::namespaced(client.clone(), namespace);
+        let trust_domains = Api::<DeserializeGuard<TrustDomain>>::all(client.clone());
         Self {
             agents: Arc::new(agents),
             federation: Arc::new(federation),
+            secrets: Arc::new(Cache::start(
+                watcher::watcher(secrets, watcher::Config::default()),
+                "Secret",
+                Arc::clone(metrics),
+            )),
+            trust_domains: Arc::new(Cache::start_guarded(
+                watcher::watcher(trust_domains, watcher::Config::default()),
+                "TrustDomain",
+                Arc::clone(metrics),
+            )),
         }
     }
 }

@@ -187,6 +187,14 @@ impl Identities {
         unseen.map_or(Ok(None), Err)
     }
 
+    /// What is missing before agents of the TrustDomain object `domain` in this cluster are told of
+    /// their entries, in words for the user; none once all was seen.
+    #[must_use]
+    pub fn missing(&self, domain: &str) -> Option<String> {
+        let seen = self.ask(domain, |_| ());
+        seen.err().map(|unseen| unseen.to_string())
+    }
+
     fn ask<T>(&self, domain: &str, answer: impl FnOnce(&Registry) -> T) -> Result<T, NotYetSeen> {
         let state = self.lock();
         let State {

@@ -15,15 +15,25 @@ use crate::registration::bounds::{ClusterBounds, agents_cluster};
 use crate::registration::{ClusterSpiffeIdReport, Settings, SettingsError, SourceKind};
 use crate::spiffe::SpiffeId;
 
-/// The nested clusters, by the names that their agents give.
-pub(super) type Members = RwLock<BTreeMap<Arc<str>, Member>>;
+/// The nested clusters.
+pub(super) type Members = RwLock<BTreeMap<MemberName, Arc<Identities>>>;
 
-/// A nested cluster.
-#[derive(Debug)]
-pub(super) struct Member {
+/// What a nested cluster is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MemberName {
     /// Name of the TrustDomain object that it belongs to.
     domain: Arc<str>,
-    identities: Arc<Identities>,
+    /// What its agents call it.
+    cluster: Arc<str>,
+}
+
+impl MemberName {
+    fn new(domain: &str, cluster: &str) -> Self {
+        Self {
+            domain: domain.into(),
+            cluster: cluster.into(),
+        }
+    }
 }
 
 impl Identities {
@@ -34,13 +44,10 @@ impl Identities {
     /// When the trust domain cannot be served there; what was served before goes on.
     pub fn nest(&self, domain: &str, bounds: &ClusterBounds) -> Result<Arc<Self>, SettingsError> {
         let mut members = self.members_mut();
-        let name: Arc<str> = bounds.cluster_name().into();
-        if let Some(member) = members
-            .get(&name)
-            .filter(|member| *member.domain == *domain)
-        {
-            member.identities.set_bounds(bounds)?;
-            return Ok(Arc::clone(&member.identities));
+        let name = MemberName::new(domain, bounds.cluster_name());
+        if let Some(member) = members.get(&name) {
+            member.set_bounds(bounds)?;
+            return Ok(Arc::clone(member));
         }
         let identities = Arc::new(self.member(bounds));
         let spec = {
@@ -51,23 +58,20 @@ impl Identities {
         if let Some(spec) = spec {
             identities.set_domain(domain, &spec)?;
         }
-        let member = Member {
-            domain: domain.into(),
-            identities: Arc::clone(&identities),
-        };
-        members.insert(name, member);
+        members.insert(name, Arc::clone(&identities));
         self.reports.notify_one();
         Ok(identities)
     }
 
     /// A cluster is nested in this one no more.
-    pub fn unnest(&self, cluster: &str) {
-        let Some(member) = self.members_mut().remove(cluster) else {
+    pub fn unnest(&self, domain: &str, cluster: &str) {
+        let name = MemberName::new(domain, cluster);
+        let Some(member) = self.members_mut().remove(&name) else {
             return;
         };
         // Their counts are others now.
         let mut state = self.lock();
-        let objects = member.identities.lock().objects.names();
+        let objects = member.lock().objects.names();
         state.unreported.extend(objects);
         self.reports.notify_one();
     }
@@ -102,24 +106,25 @@ impl Identities {
     /// Hands something on to the nested clusters.
     pub(super) fn hand_on(&self, mut each: impl FnMut(&Self)) {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members.values().for_each(|member| each(&member.identities));
+        members.values().for_each(|member| each(member));
     }
 
     /// The nested clusters of a TrustDomain object.
     pub(super) fn members_of(&self, domain: &str) -> Vec<Arc<Self>> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        let members = members.values();
+        let members = members.iter();
         members
-            .filter(|member| *member.domain == *domain)
-            .map(|member| Arc::clone(&member.identities))
+            .filter(|(name, _)| *name.domain == *domain)
+            .map(|(_, member)| Arc::clone(member))
             .collect()
     }
 
     /// The nested cluster that an agent is in.
     pub(super) fn cluster_of(&self, domain: &str, agent: &SpiffeId) -> Option<Arc<Self>> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        let member = members.get(agents_cluster(agent)?)?;
-        (*member.domain == *domain).then(|| Arc::clone(&member.identities))
+        members
+            .get(&MemberName::new(domain, agents_cluster(agent)?))
+            .cloned()
     }
 
     /// What was made of a ClusterSPIFFEID in nested clusters that are settled: TrustDomain object,
@@ -132,19 +137,16 @@ impl Identities {
             return Vec::new();
         }
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        let reports = members.iter().filter_map(|(cluster, member)| {
-            let state = member.identities.lock();
-            let served = state
-                .domains
-                .get(&member.domain)
-                .filter(|it| it.is_settled)?;
+        let reports = members.iter().filter_map(|(name, member)| {
+            let state = member.lock();
+            let served = state.domains.get(&name.domain).filter(|it| it.is_settled)?;
             let report = served.registry.report_of_cluster_spiffe_id(&object.name)?;
-            Some((Arc::clone(&member.domain), Arc::clone(cluster), report))
+            Some((Arc::clone(&name.domain), Arc::clone(&name.cluster), report))
         });
         reports.collect()
     }
 
-    fn members_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Arc<str>, Member>> {
+    fn members_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<MemberName, Arc<Self>>> {
         self.members.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -274,7 +276,7 @@ mod tests {
         root.delete_cluster_spiffe_id("later");
         while child.process_slice() {}
         assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
-        root.unnest("child01");
+        root.unnest("e", "child01");
         assert_eq!(entries_of(&root, "child01").unwrap(), [""; 0]);
     }
 
@@ -325,7 +327,7 @@ mod tests {
         };
         assert_eq!(count(), 2);
         assert!(root.take_changed_objects().is_empty());
-        root.unnest("child01");
+        root.unnest("e", "child01");
         assert!(
             root.take_changed_objects().contains(&name),
             "its count is another"
@@ -359,14 +361,17 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_belongs_to_one_trust_domain() {
+    fn a_cluster_may_be_nested_in_two_trust_domains_and_each_has_its_own() {
         let root = root();
         register(&root, "all", TEMPLATE);
         let child = root.nest("other", &bounds("child01", &[])).unwrap();
         see(&child);
         assert_eq!(entries_of(&root, "child01").unwrap(), [""; 0]);
-        let moved = root.nest("e", &bounds("child01", &[])).unwrap();
-        assert!(!Arc::ptr_eq(&moved, &child), "it is seen anew");
+        let second = root.nest("e", &bounds("child01", &[])).unwrap();
+        assert!(!Arc::ptr_eq(&second, &child), "it is seen on its own");
         assert!(entries_of(&root, "child01").is_err());
+        root.unnest("other", "child01");
+        see(&second);
+        assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
     }
 }

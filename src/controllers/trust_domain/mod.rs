@@ -23,18 +23,11 @@ pub use published::{MANAGED_BY, MANAGED_BY_LABEL, TRUST_DOMAIN_LABEL, labels};
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::watcher;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::TrustDomain;
-use crate::clusters::cache::Cache;
 use crate::controllers::trust_domain::worker::Worker;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
@@ -44,14 +37,6 @@ use crate::runtime::health::Health;
 const TRUST_DOMAINS: &str = "trust domains";
 const SECRETS: &str = "Secrets";
 
-/// What all workers watch.
-pub(crate) struct Shared {
-    /// All TrustDomains.
-    pub(crate) trust_domains: Cache<TrustDomain>,
-    /// The Secrets of the operator's namespace, without their data.
-    pub(crate) secrets: Cache<PartialObjectMeta<Secret>>,
-}
-
 /// Starts a worker for every TrustDomain, now and later.
 pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
     health.expect(TRUST_DOMAINS);
@@ -60,21 +45,7 @@ pub fn start(context: &Context, health: &Health, tasks: &mut JoinSet<()>) {
 }
 
 async fn supervise(context: Context, health: Health) {
-    let trust_domains: Api<DeserializeGuard<TrustDomain>> = Api::all(context.client.clone());
-    let secrets: Api<PartialObjectMeta<Secret>> =
-        Api::namespaced(context.client.clone(), &context.namespace);
-    let shared = Arc::new(Shared {
-        trust_domains: Cache::start_guarded(
-            watcher::watcher(trust_domains, watcher::Config::default()),
-            "TrustDomain",
-            Arc::clone(&context.metrics),
-        ),
-        secrets: Cache::start(
-            watcher::watcher(secrets, watcher::Config::default()),
-            "Secret",
-            Arc::clone(&context.metrics),
-        ),
-    });
+    let shared = context.caches.clone();
     let mut changes = shared.trust_domains.changes();
     let mut secrets = shared.secrets.changes();
     let mut waits_for_secrets = true;
@@ -101,7 +72,7 @@ async fn supervise(context: Context, health: Health) {
             }
             for (name, uid) in current {
                 workers.entry(name.clone()).or_insert_with(|| {
-                    let work = work(context.clone(), Arc::clone(&shared), name);
+                    let work = work(context.clone(), name);
                     (uid, AbortOnDropHandle::new(tokio::spawn(work)))
                 });
             }
@@ -122,10 +93,10 @@ async fn supervise(context: Context, health: Health) {
 
 /// Works on the TrustDomain `name`. A worker that breaks off, which is a bug, is replaced, and holds
 /// up no other.
-async fn work(context: Context, shared: Arc<Shared>, name: String) {
+async fn work(context: Context, name: String) {
     let mut backoff = Backoff::default();
     loop {
-        let worker = Worker::new(context.clone(), Arc::clone(&shared), name.clone());
+        let worker = Worker::new(context.clone(), name.clone());
         // Nothing of the worker is looked at again.
         let _ = AssertUnwindSafe(Box::pin(worker.run()))
             .catch_unwind()

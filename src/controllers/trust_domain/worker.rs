@@ -17,7 +17,6 @@ use crate::authority::Authority;
 use crate::clusters::cache::Cache;
 use crate::clusters::certificates_api::ClusterTrustBundle;
 use crate::clusters::pod_certificates::{self, Signer};
-use crate::controllers::trust_domain::Shared;
 use crate::controllers::trust_domain::authority::AuthorityKeeper;
 use crate::controllers::trust_domain::reconcile::Reconciliation;
 use crate::controllers::trust_domain::rights::Rights;
@@ -27,7 +26,7 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
 use crate::runtime::leader::until_lost;
 use crate::spiffe::Fingerprint;
-use crate::store::LastGoodStore;
+use crate::store::{Caches, LastGoodStore};
 
 /// Changes that come within this time are worked on together.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -38,7 +37,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// One TrustDomain object.
 pub(super) struct Worker {
     pub(super) context: Context,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Caches,
     /// Name of the object.
     pub(super) name: String,
     pub(super) last_good: LastGoodStore,
@@ -105,12 +104,12 @@ struct RunningSigner {
 }
 
 impl Worker {
-    pub(super) fn new(context: Context, shared: Arc<Shared>, name: String) -> Self {
+    pub(super) fn new(context: Context, name: String) -> Self {
         let last_good = LastGoodStore::new(context.client.clone(), &context.namespace);
         let authority = AuthorityKeeper::new(context.client.clone(), &context.namespace, &name);
         Self {
+            shared: context.caches.clone(),
             context,
-            shared,
             name,
             last_good,
             settings: None,
@@ -129,7 +128,7 @@ impl Worker {
 
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
-        let shared = Arc::clone(&self.shared);
+        let shared = self.shared.clone();
         let mut trust_domains = self.shared.trust_domains.changes();
         let mut secrets = self.shared.secrets.changes();
         let mut leadership = self.context.leadership.clone();
@@ -304,7 +303,7 @@ fn rewatch<K, T>(
 /// Waits until the TrustDomains differ from those `seen` by more than their statuses; where none
 /// are given, until any changes.
 async fn next_news(
-    shared: &Shared,
+    shared: &Caches,
     changes: &mut watch::Receiver<u64>,
     seen: Option<&BTreeMap<String, News>>,
 ) {
@@ -317,7 +316,7 @@ async fn next_news(
 
 /// What of all TrustDomains counts for the work on one. The statuses that workers write do not, or
 /// each would wake all others.
-fn news(shared: &Shared) -> BTreeMap<String, News> {
+fn news(shared: &Caches) -> BTreeMap<String, News> {
     let objects = shared.trust_domains.all().into_iter();
     objects
         .map(|it| (it.metadata.name.clone().unwrap_or_default(), News::of(&it)))

@@ -6,33 +6,24 @@ mod decide;
 use tonic::{Code, Status};
 
 use crate::clusters::CallError;
-use crate::clusters::reviews::Reviews;
-use crate::domains::K8sPsatSettings;
+use crate::clusters::nested::AttestingCluster;
 use crate::server::attestation::{Evidence, refusal};
 use crate::spiffe::TrustDomainName;
 
 pub use decide::{NAME, Payload};
 
-/// A cluster whose pods may be agents.
-pub struct Cluster<'a> {
-    /// Which of them.
-    pub settings: &'a K8sPsatSettings,
-    /// The cluster.
-    pub reviews: Reviews,
-}
-
 /// Attests the pod whose token is in `payload`. `cluster` finds a cluster by its name.
 ///
 /// # Errors
 /// When the token is not that of a pod that is an agent, or the cluster does not answer.
-pub async fn attest<'a>(
+pub async fn attest(
     trust_domain: &TrustDomainName,
     payload: &[u8],
-    cluster: impl Fn(&str) -> Option<Cluster<'a>>,
+    cluster: impl Fn(&str) -> Option<AttestingCluster>,
 ) -> Result<Evidence, Status> {
     let payload = Payload::read(payload)?;
     let name = &payload.cluster;
-    let Some(Cluster { settings, reviews }) = cluster(name) else {
+    let Some(AttestingCluster { settings, reviews }) = cluster(name) else {
         return Err(decide::not_configured(name));
     };
     let unanswered = |what: &str, error: &CallError| {
@@ -42,13 +33,13 @@ pub async fn attest<'a>(
     let status = reviews.token(&payload.token, &settings.audiences).await;
     let status = status
         .map_err(|error| unanswered("unable to validate token with TokenReview API", &error))?;
-    let owner = decide::token_owner(settings, &status)?;
+    let owner = decide::token_owner(&settings, &status)?;
     let pod = reviews.pod(&owner.namespace, &owner.pod_name).await;
     let pod = pod.map_err(|error| unanswered("fail to get pod from k8s API server", &error))?;
-    let node_name = decide::node_name(settings, &owner, &pod)?;
+    let node_name = decide::node_name(&settings, &owner, &pod)?;
     let node = reviews.node(node_name).await;
     let node = node.map_err(|error| unanswered("fail to get node from k8s API server", &error))?;
-    decide::evidence(trust_domain, settings, &owner, &pod, &node)
+    decide::evidence(trust_domain, &settings, &owner, &pod, &node)
 }
 
 /// What tells a client to try again, where the cluster did not answer.

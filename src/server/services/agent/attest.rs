@@ -12,6 +12,7 @@ use tonic::{Status, Streaming};
 
 use super::renew::{presented, sign, svid_to_proto};
 use super::{alias, failed};
+use crate::clusters::nested::AttestingCluster;
 use crate::clusters::reviews::Reviews;
 use crate::domains::{AttestorSettings, CaBundle, X509PopSettings};
 use crate::runtime::clock;
@@ -157,18 +158,16 @@ async fn evidence(
                 join_token: true, ..
             },
         ) => join_token::attest(&context.stores.join_tokens, payload, clock::now()).await,
-        (
-            k8s_psat::NAME,
-            AttestorSettings {
-                k8s_psat: Some(settings),
-                ..
-            },
-        ) => {
+        (k8s_psat::NAME, attestors) => {
+            let process = &context.process;
             let cluster = |name: &str| {
-                (name == settings.cluster).then(|| k8s_psat::Cluster {
-                    settings,
-                    reviews: Reviews::new(context.process.client.clone()),
-                })
+                let own = attestors.k8s_psat.as_ref();
+                let own = own.filter(|settings| settings.cluster == name);
+                let own = own.map(|settings| AttestingCluster {
+                    settings: Arc::new(settings.clone()),
+                    reviews: Reviews::new(process.client.clone()),
+                });
+                own.or_else(|| process.attesting.get(&context.object, name))
             };
             k8s_psat::attest(trust_domain, payload, cluster).await
         }

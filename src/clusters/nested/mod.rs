@@ -1,0 +1,112 @@
+//! Nested clusters: a client and tasks for each, so that none waits for another.
+
+mod agents;
+mod contact;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Config;
+use kube::config::KubeConfigOptions;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+
+pub use agents::{AttestingCluster, AttestingClusters};
+pub use contact::{Contact, Trouble};
+
+use crate::clusters::certificates_api;
+use crate::clusters::identities::Identities;
+use crate::clusters::incarnation::Incarnation;
+use crate::clusters::observe;
+use crate::nested::kubeconfig::ChildKubeconfig;
+use crate::runtime::client::{ClientError, build};
+use crate::runtime::context::Context;
+use crate::runtime::health::Health;
+
+/// How often a cluster is asked whether it is there.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// A nested cluster that is being watched, for as long as this lives.
+pub struct Connection {
+    /// The client, and what else its tasks need.
+    pub context: Context,
+    /// What is known of its API server.
+    pub contact: watch::Receiver<Contact>,
+    _work: AbortOnDropHandle<()>,
+}
+
+impl Connection {
+    /// Begins to watch the cluster that `kubeconfig` leads to, into `identities`. A cluster that is
+    /// not the one with `uid`, where that is given, is not listened to.
+    ///
+    /// # Errors
+    /// When no client can be made of the kubeconfig. The cluster itself is not asked.
+    pub async fn start(
+        context: &Context,
+        kubeconfig: &ChildKubeconfig,
+        identities: Arc<Identities>,
+        uid: Option<String>,
+    ) -> Result<Self, ClientError> {
+        let options = KubeConfigOptions::default();
+        let document = kubeconfig.to_client_kubeconfig();
+        let client = build(Config::from_custom_kubeconfig(document, &options).await?)?;
+        let (discovered, certificates_api) = watch::channel(None);
+        let context = Context {
+            client: client.clone(),
+            identities,
+            certificates_api,
+            ..context.clone()
+        };
+        let (told, contact) = watch::channel(Contact {
+            uid,
+            ..Contact::default()
+        });
+        let discover = certificates_api::keep_discovering(client, discovered);
+        let work = work(context.clone(), discover, told);
+        Ok(Self {
+            context,
+            contact,
+            _work: AbortOnDropHandle::new(tokio::spawn(work)),
+        })
+    }
+}
+
+/// Keeps contact; watches from when the right cluster has answered.
+async fn work(
+    context: Context,
+    discover: impl Future<Output = ()> + Send + 'static,
+    told: watch::Sender<Contact>,
+) {
+    let mut tasks = JoinSet::new();
+    let mut discover = Some(discover);
+    let mut period = interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        let known = told.borrow().clone();
+        let contact = known.renewed(&context.client).await;
+        if let (Some(uid), None, Some(discover)) = (
+            &contact.uid,
+            &contact.trouble,
+            discover.take_if(|_| contact.is_made()),
+        ) {
+            let context = Context {
+                incarnation: Incarnation::Of {
+                    client: context.client.clone(),
+                    uid: uid.clone(),
+                },
+                ..context.clone()
+            };
+            // That of the process waits for no nested cluster.
+            observe::pods(&context, &Health::default(), &mut tasks);
+            tasks.spawn(discover);
+        }
+        told.send_if_modified(|old| {
+            let changed = *old != contact;
+            *old = contact;
+            changed
+        });
+    }
+}

@@ -1,0 +1,246 @@
+//! What a NestedCluster asks for, parsed, and which of two that clash must wait. Pure.
+
+use kube::ResourceExt;
+
+use crate::api::{
+    CredentialSource, NestedCluster, NestedClusterMode, NestedClusterSpec, RegistrationSource,
+    TrustDomain,
+};
+use crate::domains::{K8sPsatSettings, NoServiceAccount};
+use crate::nested::kubeconfig::{ChildKubeconfig, Impersonation, KubeconfigError, ReadOptions};
+use crate::registration::bounds::{BoundsError, ClusterBounds};
+
+/// A NestedCluster's wishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClusterSettings {
+    /// Name of the TrustDomain object.
+    pub(super) domain: String,
+    /// What limits its entries.
+    pub(super) bounds: ClusterBounds,
+    /// Which of its pods are agents.
+    pub(super) agents: Option<K8sPsatSettings>,
+    /// Whom to act as.
+    impersonation: Option<Impersonation>,
+}
+
+/// Why a NestedCluster cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettingsError {
+    /// What of its agents is wrong.
+    #[error("spec.agents.serviceAccountAllowList: {source}")]
+    Agents {
+        /// What.
+        #[from]
+        source: NoServiceAccount,
+    },
+    /// Its limits are none.
+    #[error("spec.{source}")]
+    Bounds {
+        /// Why.
+        #[from]
+        source: BoundsError,
+    },
+    /// Nobody whom a call can be made as.
+    #[error("spec.kubeConfig.impersonate: a name is empty or cannot be sent in a header")]
+    Impersonate,
+    /// It asks for what is not there yet.
+    #[error("{field} {value} is not supported by this version")]
+    Unsupported {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: &'static str,
+    },
+}
+
+/// Who has the better claim to a cluster's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NameTaken {
+    /// The TrustDomain calls its own cluster so.
+    ByTrustDomain(String),
+    /// An older NestedCluster of the same trust domain.
+    ByNestedCluster(String),
+}
+
+impl ClusterSettings {
+    /// Parses `object`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn parse(object: &NestedCluster) -> Result<Self, SettingsError> {
+        let spec = &object.spec;
+        let cluster = name_of(object);
+        check_supported(spec)?;
+        let list = |patterns: &Option<Vec<String>>| patterns.clone().unwrap_or_default();
+        let bounds = ClusterBounds::parse(
+            &cluster,
+            &list(&spec.allowed_ids),
+            &list(&spec.allowed_dns_names),
+        )?;
+        let agents = spec.agents.as_ref();
+        let agents = agents.map(|agents| K8sPsatSettings::parse(&cluster, agents));
+        let agents = agents.transpose()?;
+        let impersonate = spec.kube_config.impersonate.as_ref();
+        let impersonation = impersonate
+            .map(|it| Impersonation::of(&it.user, &it.groups).ok_or(SettingsError::Impersonate));
+        Ok(Self {
+            domain: spec.trust_domain_ref.name.clone(),
+            bounds,
+            agents,
+            impersonation: impersonation.transpose()?,
+        })
+    }
+
+    /// Reads the kubeconfig of the object with these wishes and this `spec`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn kubeconfig(
+        &self,
+        spec: &NestedClusterSpec,
+        bytes: &[u8],
+    ) -> Result<ChildKubeconfig, KubeconfigError> {
+        let source = &spec.kube_config;
+        let options = ReadOptions {
+            context: source.context.as_deref(),
+            allow_insecure_tls: source.insecure_skip_tls_verify,
+            allow_token_file: false,
+            allowed_commands: &[],
+        };
+        let read = ChildKubeconfig::read(bytes, &options)?;
+        Ok(match &self.impersonation {
+            Some(impersonation) => read.impersonating(impersonation.clone()),
+            None => read,
+        })
+    }
+}
+
+fn check_supported(spec: &NestedClusterSpec) -> Result<(), SettingsError> {
+    let unsupported = |field, value| Err(SettingsError::Unsupported { field, value });
+    match spec {
+        NestedClusterSpec {
+            mode: NestedClusterMode::Downstream,
+            ..
+        } => unsupported("spec.mode", "Downstream"),
+        NestedClusterSpec {
+            credentials: CredentialSource::Managed,
+            ..
+        } => unsupported("spec.credentials", "Managed"),
+        spec => match spec.registration.source {
+            RegistrationSource::Parent => Ok(()),
+            RegistrationSource::Child => unsupported("spec.registration.source", "Child"),
+            RegistrationSource::Both => unsupported("spec.registration.source", "Both"),
+        },
+    }
+}
+
+/// What templates and agents call the cluster of `object`.
+pub(super) fn name_of(object: &NestedCluster) -> String {
+    let name = object.spec.cluster_name.clone();
+    name.unwrap_or_else(|| object.name_any())
+}
+
+/// Who else has the name of the cluster of `object`, where `others` are all NestedClusters and
+/// `domain` is its TrustDomain. Of two NestedClusters the older one counts.
+pub(super) fn name_taken<'a>(
+    object: &NestedCluster,
+    domain: Option<&TrustDomain>,
+    mut others: impl Iterator<Item = &'a NestedCluster>,
+) -> Option<NameTaken> {
+    let cluster = name_of(object);
+    if let Some(domain) = domain.filter(|domain| domain.spec.cluster_name == cluster) {
+        return Some(NameTaken::ByTrustDomain(domain.name_any()));
+    }
+    let age = |it: &NestedCluster| (it.creation_timestamp(), it.name_any());
+    let clashes = |other: &&NestedCluster| {
+        other.spec.trust_domain_ref == object.spec.trust_domain_ref
+            && name_of(other) == cluster
+            && age(other) < age(object)
+    };
+    let other = others.find(clashes)?;
+    Some(NameTaken::ByNestedCluster(other.name_any()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(name: &str, created: &str, spec: Value) -> NestedCluster {
+        let mut all = json!({
+            "trustDomainRef": {"name": "example"},
+            "kubeConfig": {"secretRef": {"name": "child"}},
+        });
+        let more = spec.as_object().unwrap().clone();
+        all.as_object_mut().unwrap().extend(more);
+        serde_json::from_value(json!({
+            "apiVersion": "spiffe-operator.io/v1alpha1", "kind": "NestedCluster",
+            "metadata": {"name": name, "creationTimestamp": created},
+            "spec": all,
+        }))
+        .unwrap()
+    }
+
+    fn problem(spec: Value) -> String {
+        let parsed = ClusterSettings::parse(&object("child01", "2026-01-01T00:00:00Z", spec));
+        parsed.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (spec, expected) in [
+            (json!({"mode": "Downstream"}), "spec.mode Downstream is not"),
+            (
+                json!({"credentials": "Managed"}),
+                "spec.credentials Managed is not",
+            ),
+            (
+                json!({"registration": {"source": "Both"}}),
+                "spec.registration.source Both is not",
+            ),
+            (json!({"allowedIDs": ["ns"]}), "spec.allowedIDs: \"ns\""),
+            (
+                json!({"agents": {"serviceAccountAllowList": []}}),
+                "spec.agents.serviceAccountAllowList: give",
+            ),
+        ] {
+            let problem = problem(spec);
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+        let secret = json!({
+            "secretRef": {"name": "child"}, "impersonate": {"user": "a\nb"},
+        });
+        let problem = problem(json!({"kubeConfig": secret}));
+        assert!(problem.contains("impersonate"), "{problem}");
+    }
+
+    #[test]
+    fn of_two_with_one_name_the_older_one_counts() {
+        let first = object(
+            "a",
+            "2026-01-01T00:00:00Z",
+            json!({"clusterName": "child01"}),
+        );
+        let second = object("child01", "2026-01-02T00:00:00Z", json!({}));
+        let elsewhere = json!({"clusterName": "child01", "trustDomainRef": {"name": "other"}});
+        let third = object("c", "2026-01-01T00:00:00Z", elsewhere);
+        let all = [&first, &second, &third];
+        let taken = |object| name_taken(object, None, all.into_iter());
+        assert_eq!(taken(&first), None);
+        assert_eq!(taken(&second), Some(NameTaken::ByNestedCluster("a".into())));
+        assert_eq!(taken(&third), None);
+        let domain: TrustDomain = serde_json::from_value(json!({
+            "apiVersion": "spiffe-operator.io/v1alpha1", "kind": "TrustDomain",
+            "metadata": {"name": "example"},
+            "spec": {
+                "trustDomain": "e.org", "clusterName": "child01", "authority": {"selfSigned": {}},
+            },
+        }))
+        .unwrap();
+        assert_eq!(
+            name_taken(&first, Some(&domain), all.into_iter()),
+            Some(NameTaken::ByTrustDomain("example".into()))
+        );
+    }
+}

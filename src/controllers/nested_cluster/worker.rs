@@ -1,0 +1,325 @@
+//! The loop of one NestedCluster: when to reconcile, and what outlives a reconcile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::api::{KubeConfigSource, NestedCluster, NestedClusterStatus};
+use crate::clusters::cache::Cache;
+use crate::clusters::identities::Identities;
+use crate::clusters::nested::{AttestingCluster, Connection};
+use crate::clusters::reviews::Reviews;
+use crate::clusters::{CallError, call};
+use crate::controllers::nested_cluster::settings::{ClusterSettings, name_taken};
+use crate::controllers::nested_cluster::status::{self, Problem, Seen};
+use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
+use crate::registration::bounds::agents_cluster;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::clock;
+use crate::runtime::context::Context;
+
+/// Changes that come within this time are worked on together.
+const COALESCE: Duration = Duration::from_millis(50);
+/// A reconcile comes after this time even when nothing is known to have changed: counts change.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// One NestedCluster object.
+pub(super) struct Worker {
+    context: Context,
+    objects: Arc<Cache<NestedCluster>>,
+    /// Name of the object.
+    name: String,
+    /// Version of the Secret, and the kubeconfig in it.
+    read: Option<(String, Arc<[u8]>)>,
+    connection: Option<Connected>,
+}
+
+/// A connection, and what it was made of.
+struct Connected {
+    source: Source,
+    kubeconfig: ChildKubeconfig,
+    connection: Connection,
+}
+
+/// What a kubeconfig was made of: the bytes, and how they are used.
+type Source = (Arc<[u8]>, KubeConfigSource);
+
+/// Why a reconcile has to be done again.
+#[derive(Debug, thiserror::Error)]
+enum ReconcileError {
+    /// The Secret cannot be read.
+    #[error("cannot read the Secret with the kubeconfig")]
+    Secret {
+        /// Why.
+        source: CallError,
+    },
+    /// The status cannot be written.
+    #[error("cannot write the status")]
+    Status {
+        /// Why.
+        source: CallError,
+    },
+}
+
+impl Worker {
+    pub(super) fn new(context: Context, objects: Arc<Cache<NestedCluster>>, name: String) -> Self {
+        Self {
+            context,
+            objects,
+            name,
+            read: None,
+            connection: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut objects = self.objects.changes();
+        let mut secrets = self.context.caches.secrets.changes();
+        let mut leadership = self.context.leadership.clone();
+        loop {
+            let started = Instant::now();
+            let outcome = self.reconcile().await;
+            let failure = match &outcome {
+                Ok(()) => {
+                    backoff.forget(&());
+                    None
+                }
+                Err(error) => {
+                    let error = crate::error_chain(error);
+                    tracing::warn!(nested_cluster = self.name, error, "reconcile failed");
+                    backoff.failed(());
+                    Some("KubernetesAPI")
+                }
+            };
+            self.context
+                .metrics
+                .reconciled("NestedCluster", started.elapsed(), failure);
+            tokio::select! {
+                _ = objects.changed() => {}
+                _ = secrets.changed() => {}
+                _ = leadership.changed() => {}
+                () = next_contact(self.connection.as_mut()) => {}
+                () = backoff.next_due() => {}
+                () = sleep_until(started + PERIOD) => {}
+            }
+            backoff.due();
+            sleep(COALESCE).await;
+        }
+    }
+
+    async fn reconcile(&mut self) -> Result<(), ReconcileError> {
+        let Some(object) = self.objects.get("", &self.name) else {
+            return Ok(());
+        };
+        if !self.context.caches.secrets.is_complete() {
+            return Ok(());
+        }
+        if object.status.is_none() {
+            return self
+                .write_status(&object, status::first(&object, clock::now()))
+                .await;
+        }
+        let seen = self.serve(&object).await?;
+        let status = status::of(&object, &seen, clock::now());
+        self.write_status(&object, status).await
+    }
+
+    /// Serves the cluster as far as it can be; what was seen of it.
+    async fn serve(&mut self, object: &NestedCluster) -> Result<Seen, ReconcileError> {
+        let settings = match self.settings(object) {
+            Ok(settings) => settings,
+            Err(problem) => {
+                return Ok(Seen {
+                    spec_problem: Some(problem),
+                    ..Seen::default()
+                });
+            }
+        };
+        let identities = &self.context.identities;
+        let identities = match identities.nest(&settings.domain, &settings.bounds) {
+            Ok(identities) => identities,
+            Err(error) => {
+                let problem = Problem::new("TrustDomainInvalid", error.to_string());
+                return Ok(Seen {
+                    spec_problem: Some(problem),
+                    ..Seen::default()
+                });
+            }
+        };
+        let kubeconfig_problem = self.connect(object, &settings, &identities).await?;
+        self.attest(&settings);
+        Ok(self.look(&settings, &identities, kubeconfig_problem))
+    }
+
+    fn settings(&self, object: &NestedCluster) -> Result<ClusterSettings, Problem> {
+        let settings = ClusterSettings::parse(object)
+            .map_err(|error| Problem::new("InvalidSpec", error.to_string()))?;
+        let domain = self.context.caches.trust_domains.get("", &settings.domain);
+        let all = self.objects.all();
+        let others = all.iter().map(AsRef::as_ref);
+        match name_taken(object, domain.as_deref(), others) {
+            Some(taken) => Err(taken.into()),
+            None => Ok(settings),
+        }
+    }
+
+    /// Connects by the kubeconfig that the Secret has now; one that is wrong leaves the one before in
+    /// use.
+    async fn connect(
+        &mut self,
+        object: &NestedCluster,
+        settings: &ClusterSettings,
+        identities: &Arc<Identities>,
+    ) -> Result<Option<Problem>, ReconcileError> {
+        let bytes = match self.secret(object).await? {
+            Ok(bytes) => bytes,
+            Err(problem) => return Ok(Some(problem)),
+        };
+        let source = (Arc::clone(&bytes), object.spec.kube_config.clone());
+        if self
+            .connection
+            .as_ref()
+            .is_some_and(|connected| connected.source == source)
+        {
+            return Ok(None);
+        }
+        let kubeconfig = match settings.kubeconfig(&object.spec, &bytes) {
+            Ok(kubeconfig) => kubeconfig,
+            Err(error) => {
+                let message = crate::error_chain(&error);
+                return Ok(Some(Problem::new("InvalidKubeConfig", message)));
+            }
+        };
+        if let Credential::EksToken(_) = kubeconfig.credential {
+            let message = "tokens of `aws eks get-token` are not supported by this version";
+            return Ok(Some(Problem::new("InvalidKubeConfig", message)));
+        }
+        let known = self.connection.as_ref().and_then(|connected| {
+            let contact = connected.connection.contact.borrow();
+            contact.uid.clone()
+        });
+        let uid = known.or_else(|| object.status.as_ref()?.cluster_uid.clone());
+        let identities = Arc::clone(identities);
+        match Connection::start(&self.context, &kubeconfig, identities, uid).await {
+            Ok(connection) => {
+                self.connection = Some(Connected {
+                    source,
+                    kubeconfig,
+                    connection,
+                });
+                Ok(None)
+            }
+            Err(error) => {
+                let message = crate::error_chain(&error);
+                Ok(Some(Problem::new("InvalidKubeConfig", message)))
+            }
+        }
+    }
+
+    /// What the Secret has under the key of `object`.
+    async fn secret(
+        &mut self,
+        object: &NestedCluster,
+    ) -> Result<Result<Arc<[u8]>, Problem>, ReconcileError> {
+        let reference = &object.spec.kube_config.secret_ref;
+        let namespace = &self.context.namespace;
+        let name = &reference.name;
+        let known = self.context.caches.secrets.get(namespace, name);
+        let Some(version) = known.and_then(|known| known.resource_version()) else {
+            self.read = None;
+            let message = format!("there is no Secret {namespace}/{name}");
+            return Ok(Err(Problem::new("NoSecret", message)));
+        };
+        let version = format!("{version} {}", reference.key);
+        if let Some((_, bytes)) = self.read.as_ref().filter(|(read, _)| *read == version) {
+            return Ok(Ok(Arc::clone(bytes)));
+        }
+        let secrets = Api::<Secret>::namespaced(self.context.client.clone(), namespace);
+        let found = call(secrets.get_opt(name)).await;
+        let found = found.map_err(|source| ReconcileError::Secret { source })?;
+        let data = found.and_then(|secret| secret.data).unwrap_or_default();
+        let Some(bytes) = data.get(&reference.key) else {
+            let message = format!("the Secret {namespace}/{name} has no key {}", reference.key);
+            return Ok(Err(Problem::new("NoSecret", message)));
+        };
+        let bytes: Arc<[u8]> = bytes.0.as_slice().into();
+        self.read = Some((version, Arc::clone(&bytes)));
+        Ok(Ok(bytes))
+    }
+
+    /// Lets the cluster's agents attest, or none.
+    fn attest(&self, settings: &ClusterSettings) {
+        let connected = self.connection.as_ref();
+        let cluster = settings.agents.as_ref().zip(connected);
+        let cluster = cluster.map(|(agents, connected)| AttestingCluster {
+            settings: Arc::new(agents.clone()),
+            reviews: Reviews::new(connected.connection.context.client.clone()),
+        });
+        let name = settings.bounds.cluster_name();
+        self.context.attesting.set(&settings.domain, name, cluster);
+    }
+
+    fn look(
+        &self,
+        settings: &ClusterSettings,
+        identities: &Identities,
+        kubeconfig_problem: Option<Problem>,
+    ) -> Seen {
+        let connected = self.connection.as_ref();
+        let kubeconfig = connected.map(|connected| &connected.kubeconfig);
+        let contact = connected.map(|it| it.connection.contact.borrow().clone());
+        let cluster = settings.bounds.cluster_name();
+        let agents = self.context.caches.agents.all();
+        let agents = agents.iter().filter(|agent| {
+            let id = agent.spec.id.parse().ok();
+            let is_ours = agent.spec.cluster.as_deref() == Some(cluster);
+            is_ours && id.is_some_and(|id| agents_cluster(&id) == Some(cluster))
+        });
+        Seen {
+            spec_problem: None,
+            kubeconfig_problem,
+            is_connected: connected.is_some(),
+            server: kubeconfig.map(|it| it.server.url.as_str().to_owned()),
+            expires_at: kubeconfig.and_then(ChildKubeconfig::credential_expires_at),
+            contact: contact.unwrap_or_default(),
+            unseen: identities.missing(&settings.domain),
+            pods: identities.pod_count(&settings.domain),
+            entries: identities.entry_count(&settings.domain),
+            agents: agents.count(),
+        }
+    }
+
+    async fn write_status(
+        &self,
+        object: &NestedCluster,
+        status: NestedClusterStatus,
+    ) -> Result<(), ReconcileError> {
+        if !*self.context.leadership.borrow() || object.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let objects = Api::<NestedCluster>::all(self.context.client.clone());
+        let mut object = object.clone();
+        object.metadata.managed_fields = None;
+        object.status = Some(status);
+        match call(objects.replace_status(&self.name, &PostParams::default(), &object)).await {
+            Ok(_) => Ok(()),
+            // What is there now comes as news.
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(source) => Err(ReconcileError::Status { source }),
+        }
+    }
+}
+
+async fn next_contact(connected: Option<&mut Connected>) {
+    if let Some(connected) = connected
+        && connected.connection.contact.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
