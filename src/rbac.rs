@@ -141,6 +141,12 @@ pub const CLUSTER: &[Grant] = &[
         OBSERVE,
     ),
     Grant::new(
+        "Keep a nested cluster's object until what belongs to it is gone.",
+        "spiffe-operator.io",
+        &["nestedclusters"],
+        &["update"],
+    ),
+    Grant::new(
         "The record of each attested agent.",
         "spiffe-operator.io",
         &["attestedagents"],

@@ -11,6 +11,7 @@ use crate::clusters::certificates_api::CertificatesApi;
 use crate::clusters::identities::Identities;
 use crate::clusters::incarnation::Incarnation;
 use crate::clusters::nested::AttestingClusters;
+use crate::clusters::pod_certificates::Signers;
 use crate::runtime::events::Recorder;
 use crate::runtime::leader::Leadership;
 use crate::runtime::logging::LogControl;
@@ -38,6 +39,8 @@ pub struct Context {
     pub incarnation: Incarnation,
     /// The nested clusters whose pods may attest as agents.
     pub attesting: AttestingClusters,
+    /// Who signs for each TrustDomain.
+    pub signers: Signers,
     /// What the cluster serves of `certificates.k8s.io`; none before it was asked.
     pub certificates_api: watch::Receiver<Option<CertificatesApi>>,
     /// Where trust domains are served.

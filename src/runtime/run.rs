@@ -16,6 +16,7 @@ use crate::clusters::identities::Identities;
 use crate::clusters::incarnation::Incarnation;
 use crate::clusters::nested::AttestingClusters;
 use crate::clusters::observe;
+use crate::clusters::pod_certificates::Signers;
 use crate::controllers;
 use crate::runtime::client::{ClientError, client};
 use crate::runtime::context::{Context, ServerAddresses};
@@ -142,6 +143,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         certificates_api,
         incarnation: Incarnation::Any,
         attesting: AttestingClusters::default(),
+        signers: Signers::default(),
         server,
         logs: logs.clone(),
         shutdown: shutdown.clone(),

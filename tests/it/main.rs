@@ -29,6 +29,7 @@ mod imported_authorities;
 mod issuing;
 mod kinds;
 mod leadership;
+mod nested_clusters;
 mod outages;
 mod pod_certificates;
 mod rbac;

@@ -1,6 +1,7 @@
 //! Nested clusters: a client and tasks for each, so that none waits for another.
 
 mod agents;
+mod bundle;
 mod contact;
 
 use std::sync::Arc;
@@ -14,12 +15,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use agents::{AttestingCluster, AttestingClusters};
+pub use bundle::{Published, Wish, withdraw};
 pub use contact::{Contact, Trouble};
 
 use crate::clusters::certificates_api;
 use crate::clusters::identities::Identities;
 use crate::clusters::incarnation::Incarnation;
 use crate::clusters::observe;
+use crate::domains::label_value;
 use crate::nested::kubeconfig::ChildKubeconfig;
 use crate::runtime::client::{ClientError, build};
 use crate::runtime::context::Context;
@@ -34,11 +37,16 @@ pub struct Connection {
     pub context: Context,
     /// What is known of its API server.
     pub contact: watch::Receiver<Contact>,
+    /// What became of the bundle there.
+    pub published: watch::Receiver<Published>,
+    /// What is to be published there.
+    pub wish: watch::Sender<Wish>,
     _work: AbortOnDropHandle<()>,
 }
 
 impl Connection {
-    /// Begins to watch the cluster that `kubeconfig` leads to, into `identities`. A cluster that is
+    /// Begins to watch the cluster that `kubeconfig` leads to, into `identities`, and to serve the
+    /// TrustDomain object `domain` there, for the NestedCluster `name`. A cluster that is
     /// not the one with `uid`, where that is given, is not listened to.
     ///
     /// # Errors
@@ -47,6 +55,7 @@ impl Connection {
         context: &Context,
         kubeconfig: &ChildKubeconfig,
         identities: Arc<Identities>,
+        [domain, name]: [&str; 2],
         uid: Option<String>,
     ) -> Result<Self, ClientError> {
         let options = KubeConfigOptions::default();
@@ -63,11 +72,22 @@ impl Connection {
             uid,
             ..Contact::default()
         });
-        let discover = certificates_api::keep_discovering(client, discovered);
-        let work = work(context.clone(), discover, told);
+        let signer = context.signers.of(domain);
+        let (wish, wished) = watch::channel(None);
+        let (told_published, published) = watch::channel(Published::default());
+        let serving = context.clone();
+        let owner = label_value(name);
+        let serve = async move {
+            let discover = certificates_api::keep_discovering(client, discovered);
+            let serve = bundle::serve(serving, owner, signer, wished, told_published);
+            tokio::join!(discover, serve);
+        };
+        let work = work(context.clone(), serve, told);
         Ok(Self {
             context,
             contact,
+            published,
+            wish,
             _work: AbortOnDropHandle::new(tokio::spawn(work)),
         })
     }
@@ -76,22 +96,20 @@ impl Connection {
 /// Keeps contact; watches from when the right cluster has answered.
 async fn work(
     context: Context,
-    discover: impl Future<Output = ()> + Send + 'static,
+    serve: impl Future<Output = ()> + Send + 'static,
     told: watch::Sender<Contact>,
 ) {
     let mut tasks = JoinSet::new();
-    let mut discover = Some(discover);
+    let mut serve = Some(serve);
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         period.tick().await;
         let known = told.borrow().clone();
         let contact = known.renewed(&context.client).await;
-        if let (Some(uid), None, Some(discover)) = (
-            &contact.uid,
-            &contact.trouble,
-            discover.take_if(|_| contact.is_made()),
-        ) {
+        if contact.is_made()
+            && let (Some(uid), Some(serve)) = (&contact.uid, serve.take())
+        {
             let context = Context {
                 incarnation: Incarnation::Of {
                     client: context.client.clone(),
@@ -101,7 +119,7 @@ async fn work(
             };
             // That of the process waits for no nested cluster.
             observe::pods(&context, &Health::default(), &mut tasks);
-            tasks.spawn(discover);
+            tasks.spawn(serve);
         }
         told.send_if_modified(|old| {
             let changed = *old != contact;

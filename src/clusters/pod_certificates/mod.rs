@@ -11,7 +11,9 @@ mod answer;
 mod attempt;
 mod decide;
 mod desk;
+mod runner;
 mod selectors;
+mod signers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,9 @@ use kube::api::ApiResource;
 use kube::runtime::watcher::{self, watcher};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
+
+pub use runner::SignerRunner;
+pub use signers::Signers;
 
 use crate::authority::Authority;
 use crate::clusters::certificates_api::PodCertificateRequest;

@@ -1,8 +1,10 @@
 //! NestedClusters: one worker each, so that one that is down never holds up another.
 //!
 //! Every replica watches every nested cluster and serves its pods and agents; the leader reports
-//! ([`status`]). What the object asks for is parsed by [`settings`].
+//! ([`status`]), and takes away what is left when the object goes ([`remove`]). What the object asks
+//! for is parsed by [`settings`].
 
+mod remove;
 mod settings;
 mod status;
 mod worker;

@@ -5,12 +5,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
 use crate::api::{NestedCluster, NestedClusterStatus};
-use crate::clusters::nested::{Contact, Trouble};
+use crate::clusters::nested::{Contact, Published, Trouble};
 use crate::controllers::nested_cluster::settings::{NameTaken, name_of};
 
 const REACHABLE: &str = "Reachable";
 const CREDENTIALS_VALID: &str = "CredentialsValid";
 const REGISTERED: &str = "Registered";
+const BUNDLE_SYNCED: &str = "BundleSynced";
 
 /// How long before its end a credential is warned of.
 const EXPIRY_WARNING: SignedDuration = SignedDuration::from_hours(24);
@@ -32,6 +33,8 @@ pub(super) struct Seen {
     pub(super) expires_at: Option<Timestamp>,
     /// What is known of the API server.
     pub(super) contact: Contact,
+    /// What became of the bundle in the cluster; none without a connection.
+    pub(super) published: Option<Published>,
     /// What the cluster's pods still wait for; none once all were seen.
     pub(super) unseen: Option<String>,
     pub(super) pods: usize,
@@ -134,6 +137,7 @@ fn conditions(seen: &Seen, now: Timestamp) -> Vec<Report> {
         reachable(seen),
         credentials_valid(seen, now),
         registered(seen),
+        bundle_synced(seen),
     ];
     let ready = parts.iter().find(|part| part.state != State::True);
     let ready = ready.map_or_else(
@@ -243,6 +247,25 @@ fn registered(seen: &Seen) -> Report {
     }
 }
 
+fn bundle_synced(seen: &Seen) -> Report {
+    let published = seen.published.clone().unwrap_or_default();
+    if !published.has_bundle {
+        let message = "nothing was published yet";
+        return Report::new(BUNDLE_SYNCED, State::Unknown, "NotPublished", message);
+    }
+    match (published.problem, published.signer_name) {
+        (Some(problem), _) => Report::new(BUNDLE_SYNCED, false, "PublishFailed", problem),
+        (None, Some(signer_name)) => {
+            let message = format!("the ClusterTrustBundle of {signer_name} has the bundle");
+            Report::new(BUNDLE_SYNCED, true, "Published", message)
+        }
+        (None, None) => {
+            let message = "the cluster serves no ClusterTrustBundles; pods get no certificates";
+            Report::new(BUNDLE_SYNCED, true, "NoClusterTrustBundles", message)
+        }
+    }
+}
+
 /// What becomes of what was seen before.
 fn stays(seen: &Seen) -> &'static str {
     if seen.unseen.is_none() {
@@ -283,6 +306,11 @@ mod tests {
                 last: Some(now()),
                 ..Contact::default()
             },
+            published: Some(Published {
+                signer_name: Some("spiffe-operator.io/e.org".into()),
+                problem: None,
+                has_bundle: true,
+            }),
             pods: 3,
             entries: 2,
             ..Seen::default()
@@ -306,6 +334,7 @@ mod tests {
                 "Reachable=True Answers",
                 "CredentialsValid=True Accepted",
                 "Registered=True Registered",
+                "BundleSynced=True Published",
             ]
         );
         let unseen = Seen {
@@ -313,7 +342,7 @@ mod tests {
             ..connected()
         };
         assert_eq!(shown(&unseen)[0], "Ready=False NotSeen");
-        assert_eq!(shown(&unseen)[4], "Reconciling=True Reconciling");
+        assert_eq!(shown(&unseen)[5], "Reconciling=True Reconciling");
     }
 
     #[test]

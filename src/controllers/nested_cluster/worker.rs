@@ -8,7 +8,7 @@ use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::api::{KubeConfigSource, NestedCluster, NestedClusterStatus};
+use crate::api::{AttestedAgent, KubeConfigSource, NestedCluster, NestedClusterStatus};
 use crate::clusters::cache::Cache;
 use crate::clusters::identities::Identities;
 use crate::clusters::nested::{AttestingCluster, Connection};
@@ -16,6 +16,8 @@ use crate::clusters::reviews::Reviews;
 use crate::clusters::{CallError, call};
 use crate::controllers::nested_cluster::settings::{ClusterSettings, name_taken};
 use crate::controllers::nested_cluster::status::{self, Problem, Seen};
+use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
+use crate::domains::label_value;
 use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
 use crate::registration::bounds::agents_cluster;
 use crate::runtime::backoff::Backoff;
@@ -29,20 +31,20 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 /// One NestedCluster object.
 pub(super) struct Worker {
-    context: Context,
+    pub(super) context: Context,
     objects: Arc<Cache<NestedCluster>>,
     /// Name of the object.
-    name: String,
+    pub(super) name: String,
     /// Version of the Secret, and the kubeconfig in it.
     read: Option<(String, Arc<[u8]>)>,
-    connection: Option<Connected>,
+    pub(super) connection: Option<Connected>,
 }
 
 /// A connection, and what it was made of.
-struct Connected {
+pub(super) struct Connected {
     source: Source,
     kubeconfig: ChildKubeconfig,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 /// What a kubeconfig was made of: the bytes, and how they are used.
@@ -50,16 +52,28 @@ type Source = (Arc<[u8]>, KubeConfigSource);
 
 /// Why a reconcile has to be done again.
 #[derive(Debug, thiserror::Error)]
-enum ReconcileError {
+pub(super) enum ReconcileError {
+    /// The record of an agent cannot be deleted.
+    #[error("cannot delete the record of an agent")]
+    Agents {
+        /// Why.
+        source: CallError,
+    },
     /// The Secret cannot be read.
     #[error("cannot read the Secret with the kubeconfig")]
     Secret {
         /// Why.
         source: CallError,
     },
-    /// The status cannot be written.
-    #[error("cannot write the status")]
-    Status {
+    /// What was published in the cluster cannot be taken away.
+    #[error("cannot clean up the cluster: {problem}")]
+    Withdraw {
+        /// Why.
+        problem: String,
+    },
+    /// The object cannot be written.
+    #[error("cannot write the object")]
+    Write {
         /// Why.
         source: CallError,
     },
@@ -119,6 +133,12 @@ impl Worker {
         if !self.context.caches.secrets.is_complete() {
             return Ok(());
         }
+        if object.metadata.deletion_timestamp.is_some() {
+            return self.remove(&object).await;
+        }
+        if !self.hold(&object).await? && self.leads() {
+            return Ok(());
+        }
         if object.status.is_none() {
             return self
                 .write_status(&object, status::first(&object, clock::now()))
@@ -153,6 +173,7 @@ impl Worker {
         };
         let kubeconfig_problem = self.connect(object, &settings, &identities).await?;
         self.attest(&settings);
+        self.wish(object);
         Ok(self.look(&settings, &identities, kubeconfig_problem))
     }
 
@@ -170,7 +191,7 @@ impl Worker {
 
     /// Connects by the kubeconfig that the Secret has now; one that is wrong leaves the one before in
     /// use.
-    async fn connect(
+    pub(super) async fn connect(
         &mut self,
         object: &NestedCluster,
         settings: &ClusterSettings,
@@ -205,7 +226,11 @@ impl Worker {
         });
         let uid = known.or_else(|| object.status.as_ref()?.cluster_uid.clone());
         let identities = Arc::clone(identities);
-        match Connection::start(&self.context, &kubeconfig, identities, uid).await {
+        let domain = &settings.domain;
+        let context = &self.context;
+        let connection =
+            Connection::start(context, &kubeconfig, identities, [domain, &self.name], uid).await;
+        match connection {
             Ok(connection) => {
                 self.connection = Some(Connected {
                     source,
@@ -264,6 +289,19 @@ impl Worker {
         self.context.attesting.set(&settings.domain, name, cluster);
     }
 
+    /// Says what is to be published in the cluster.
+    fn wish(&self, object: &NestedCluster) {
+        let Some(Connected { connection, .. }) = &self.connection else {
+            return;
+        };
+        let wish = &object.spec.bundle.config_map;
+        connection.wish.send_if_modified(|old| {
+            let changed = old != wish;
+            old.clone_from(wish);
+            changed
+        });
+    }
+
     fn look(
         &self,
         settings: &ClusterSettings,
@@ -273,13 +311,7 @@ impl Worker {
         let connected = self.connection.as_ref();
         let kubeconfig = connected.map(|connected| &connected.kubeconfig);
         let contact = connected.map(|it| it.connection.contact.borrow().clone());
-        let cluster = settings.bounds.cluster_name();
-        let agents = self.context.caches.agents.all();
-        let agents = agents.iter().filter(|agent| {
-            let id = agent.spec.id.parse().ok();
-            let is_ours = agent.spec.cluster.as_deref() == Some(cluster);
-            is_ours && id.is_some_and(|id| agents_cluster(&id) == Some(cluster))
-        });
+        let agents = self.agents(&settings.domain, settings.bounds.cluster_name());
         Seen {
             spec_problem: None,
             kubeconfig_problem,
@@ -287,11 +319,28 @@ impl Worker {
             server: kubeconfig.map(|it| it.server.url.as_str().to_owned()),
             expires_at: kubeconfig.and_then(ChildKubeconfig::credential_expires_at),
             contact: contact.unwrap_or_default(),
+            published: connected.map(|it| it.connection.published.borrow().clone()),
             unseen: identities.missing(&settings.domain),
             pods: identities.pod_count(&settings.domain),
             entries: identities.entry_count(&settings.domain),
-            agents: agents.count(),
+            agents: agents.len(),
         }
+    }
+
+    /// The records of the cluster's agents.
+    pub(super) fn agents(&self, domain: &str, cluster: &str) -> Vec<Arc<AttestedAgent>> {
+        let domain = label_value(domain);
+        let mut agents = self.context.caches.agents.all();
+        agents.retain(|agent| {
+            let id = agent.spec.id.parse().ok();
+            agent.labels().get(TRUST_DOMAIN_LABEL) == Some(&domain)
+                && id.is_some_and(|id| agents_cluster(&id) == Some(cluster))
+        });
+        agents
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        *self.context.leadership.borrow()
     }
 
     async fn write_status(
@@ -299,7 +348,7 @@ impl Worker {
         object: &NestedCluster,
         status: NestedClusterStatus,
     ) -> Result<(), ReconcileError> {
-        if !*self.context.leadership.borrow() || object.status.as_ref() == Some(&status) {
+        if !self.leads() || object.status.as_ref() == Some(&status) {
             return Ok(());
         }
         let objects = Api::<NestedCluster>::all(self.context.client.clone());
@@ -310,16 +359,22 @@ impl Worker {
             Ok(_) => Ok(()),
             // What is there now comes as news.
             Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
-            Err(source) => Err(ReconcileError::Status { source }),
+            Err(source) => Err(ReconcileError::Write { source }),
         }
     }
 }
 
 async fn next_contact(connected: Option<&mut Connected>) {
-    if let Some(connected) = connected
-        && connected.connection.contact.changed().await.is_ok()
-    {
-        return;
+    if let Some(connected) = connected {
+        let Connection {
+            contact, published, ..
+        } = &mut connected.connection;
+        // Either fails only once the connection has ended, and never comes back then.
+        tokio::select! {
+            Ok(()) = contact.changed() => return,
+            Ok(()) = published.changed() => return,
+            else => {}
+        }
     }
     std::future::pending::<()>().await;
 }

@@ -68,6 +68,7 @@ async fn supervise(context: Context, health: Health) {
                 worker.abort();
                 // Only once it has ended does it not serve the trust domain again.
                 let _ = worker.await;
+                context.signers.set(&name, None);
                 context.identities.remove_domain(&name);
             }
             for (name, uid) in current {

@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::ApiResource;
 use kube::runtime::watcher;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{TrustDomain, TrustDomainSpec};
 use crate::authority::Authority;
 use crate::clusters::cache::Cache;
 use crate::clusters::certificates_api::ClusterTrustBundle;
-use crate::clusters::pod_certificates::{self, Signer};
+use crate::clusters::pod_certificates::{Signer, SignerRunner};
 use crate::controllers::trust_domain::authority::AuthorityKeeper;
 use crate::controllers::trust_domain::reconcile::Reconciliation;
 use crate::controllers::trust_domain::rights::Rights;
@@ -57,7 +55,7 @@ pub(super) struct Worker {
     pub(super) copies_are_hidden: bool,
     /// Whether this process led at the last reconcile.
     pub(super) led: bool,
-    signer: Option<RunningSigner>,
+    signer: SignerRunner,
     pub(super) server: ServerRunner,
 }
 
@@ -96,13 +94,6 @@ impl News {
     }
 }
 
-struct RunningSigner {
-    signer_name: String,
-    resource: ApiResource,
-    settings: watch::Sender<Signer>,
-    task: AbortOnDropHandle<()>,
-}
-
 impl Worker {
     pub(super) fn new(context: Context, name: String) -> Self {
         let last_good = LastGoodStore::new(context.client.clone(), &context.namespace);
@@ -121,7 +112,7 @@ impl Worker {
             config_maps: None,
             copies_are_hidden: false,
             led: false,
-            signer: None,
+            signer: SignerRunner::default(),
             server: ServerRunner::default(),
         }
     }
@@ -190,11 +181,6 @@ impl Worker {
         settings: &DomainSettings,
         authority: Option<Arc<Authority>>,
     ) {
-        let api = self.context.certificates_api.borrow().clone();
-        let Some(resource) = api.and_then(|api| api.pod_certificate_requests) else {
-            self.signer = None;
-            return;
-        };
         let signer = Signer {
             object: self.name.clone(),
             trust_domain: settings.trust_domain.clone(),
@@ -202,32 +188,16 @@ impl Worker {
             ttl: settings.pod_certificate_ttl,
             authority,
         };
-        if let Some(running) = &self.signer
-            && running.signer_name == signer.signer_name
-            && running.resource == resource
-            && !running.task.is_finished()
-        {
-            running.settings.send_if_modified(|old| {
-                let changed = !old.is_same(&signer);
-                *old = signer;
-                changed
-            });
-            return;
-        }
-        let signer_name = signer.signer_name.clone();
-        let (settings, receiver) = watch::channel(signer);
-        let task = pod_certificates::run(self.context.clone(), receiver, resource.clone());
-        self.signer = Some(RunningSigner {
-            signer_name,
-            resource,
-            settings,
-            task: AbortOnDropHandle::new(tokio::spawn(task)),
-        });
+        self.context.signers.set(&self.name, Some(signer.clone()));
+        let api = self.context.certificates_api.borrow().clone();
+        let resource = api.and_then(|api| api.pod_certificate_requests);
+        self.signer.run(&self.context, signer, resource);
     }
 
     /// Serves nobody any more: another TrustDomain has the better claim.
     pub(super) fn stop_serving(&mut self) {
-        self.signer = None;
+        self.signer.stop();
+        self.context.signers.set(&self.name, None);
         self.server.stop();
         self.published = None;
         self.cluster_trust_bundle = None;

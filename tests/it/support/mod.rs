@@ -13,8 +13,10 @@
 
 mod attestors;
 mod authorities;
+mod child_cluster;
 mod control_plane;
 mod faulty_api_server;
+mod gate;
 pub(crate) mod grpc;
 mod node;
 mod objects;
@@ -35,8 +37,10 @@ pub(crate) use attestors::{Attestor, pod_token};
 pub(crate) use authorities::{
     Ca, ca, ca_valid_for, ca_with, issued_by, not_a_ca, renewed, tls_secret,
 };
+pub(crate) use child_cluster::ChildCluster;
 pub(crate) use control_plane::{ControlPlane, Options, control_plane, devcluster, install};
 pub(crate) use faulty_api_server::{Fault, FaultyApiServer};
+pub(crate) use gate::Passage;
 pub(crate) use node::{NodeCluster, SOON_ON_A_NODE};
 pub(crate) use objects::{
     apply, apply_dry, documents, merge_patch, namespace, node, pod, service_account,

@@ -1,0 +1,135 @@
+//! The end of a NestedCluster: its identities go at once, on every replica; the leader takes away the
+//! records of its agents and what was published in the cluster, and then lets the object go.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Resource, ResourceExt};
+
+use crate::api::{AttestedAgent, NestedCluster, duration};
+use crate::clusters::identities::Identities;
+use crate::clusters::nested::withdraw;
+use crate::clusters::{CallError, call};
+use crate::controllers::nested_cluster::settings::{ClusterSettings, name_of};
+use crate::controllers::nested_cluster::worker::{ReconcileError, Worker};
+use crate::runtime::clock;
+use crate::runtime::events::Severity;
+
+/// Keeps the object until what belongs to it is gone.
+const FINALIZER: &str = "spiffe-operator.io/nested-cluster";
+
+impl Worker {
+    /// Makes sure that the object cannot go before [`Self::remove`]; whether it is so already.
+    pub(super) async fn hold(&self, object: &NestedCluster) -> Result<bool, ReconcileError> {
+        let is_held = object.finalizers().iter().any(|it| it == FINALIZER);
+        if is_held || !self.leads() {
+            return Ok(is_held);
+        }
+        let mut object = object.clone();
+        object.finalizers_mut().push(FINALIZER.into());
+        self.replace(&object).await?;
+        Ok(false)
+    }
+
+    /// Ends the service of an object that is to go, and lets it go.
+    pub(super) async fn remove(&mut self, object: &NestedCluster) -> Result<(), ReconcileError> {
+        let domain = &object.spec.trust_domain_ref.name;
+        let cluster = name_of(object);
+        self.context.attesting.set(domain, &cluster, None);
+        self.context.identities.unnest(domain, &cluster);
+        if !self.leads() || !object.finalizers().iter().any(|it| it == FINALIZER) {
+            return Ok(());
+        }
+        self.evict(domain, &cluster).await?;
+        match self.withdraw(object).await {
+            Ok(()) => {}
+            Err(problem) if is_over(object) => {
+                let left = left(object);
+                let note = format!(
+                    "left in cluster {cluster}, which could not be cleaned up ({problem}): {left}"
+                );
+                tracing::warn!(nested_cluster = object.name_any(), note);
+                let reference = object.object_ref(&());
+                let recorder = &self.context.recorder;
+                recorder.publish(
+                    reference,
+                    Severity::Warning,
+                    "CleanupTimedOut",
+                    "Remove",
+                    &note,
+                );
+            }
+            Err(problem) => return Err(ReconcileError::Withdraw { problem }),
+        }
+        let mut object = object.clone();
+        object.finalizers_mut().retain(|it| it != FINALIZER);
+        self.replace(&object).await
+    }
+
+    /// Deletes the records of the cluster's agents.
+    async fn evict(&self, domain: &str, cluster: &str) -> Result<(), ReconcileError> {
+        let records = Api::<AttestedAgent>::all(self.context.client.clone());
+        for agent in self.agents(domain, cluster) {
+            let deleted = call(records.delete(&agent.name_any(), &DeleteParams::default())).await;
+            match deleted {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(source) => return Err(ReconcileError::Agents { source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what was published in the cluster; what keeps it from that, in words.
+    async fn withdraw(&mut self, object: &NestedCluster) -> Result<(), String> {
+        if self.connection.is_none() {
+            let settings = ClusterSettings::parse(object).map_err(|error| error.to_string())?;
+            // Nobody asks what is seen from now on.
+            let nobody = Arc::new(Identities::new(Arc::clone(&self.context.metrics)));
+            let connected = self.connect(object, &settings, &nobody).await;
+            let problem = connected.map_err(|error| crate::error_chain(&error))?;
+            if let Some(problem) = problem {
+                return Err(problem.message);
+            }
+        }
+        let Some(connected) = &self.connection else {
+            return Ok(());
+        };
+        // What is published must not come back.
+        let client = connected.connection.context.client.clone();
+        self.connection = None;
+        let wish = &object.spec.bundle.config_map;
+        let withdrawn = withdraw(&client, &self.name, wish.as_ref()).await;
+        withdrawn.map_err(|error: CallError| error.message())
+    }
+
+    async fn replace(&self, object: &NestedCluster) -> Result<(), ReconcileError> {
+        let objects = Api::<NestedCluster>::all(self.context.client.clone());
+        match call(objects.replace(&self.name, &PostParams::default(), object)).await {
+            Ok(_) => Ok(()),
+            // What is there now comes as news.
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(source) => Err(ReconcileError::Write { source }),
+        }
+    }
+}
+
+/// Whether the cluster was waited for long enough.
+fn is_over(object: &NestedCluster) -> bool {
+    let Some(since) = &object.metadata.deletion_timestamp else {
+        return false;
+    };
+    let patience = duration::parse(&object.spec.cleanup_timeout).unwrap_or_default();
+    let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
+    clock::now().duration_since(since.0) >= patience
+}
+
+/// What a cluster may still have of us.
+fn left(object: &NestedCluster) -> String {
+    let bundles = "ClusterTrustBundles with the label spiffe-operator.io/nested-cluster";
+    match &object.spec.bundle.config_map {
+        Some(copy) => format!("{bundles}, ConfigMap {}/{}", copy.namespace, copy.name),
+        None => bundles.to_owned(),
+    }
+}
