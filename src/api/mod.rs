@@ -13,6 +13,7 @@ pub mod conditions;
 mod definitions;
 pub mod duration;
 mod nested_cluster;
+mod nested_cluster_schema;
 mod node_attestors;
 mod registration_entry;
 mod schema;

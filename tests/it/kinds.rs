@@ -8,7 +8,7 @@ use kube::{
 use serde_json::{Value, json};
 use spiffe_operator::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterSpiffeIdStatus, ClusterStaticEntry,
-    ClusterStaticEntryStatus,
+    ClusterStaticEntryStatus, NestedClusterSpec, TrustDomainSpec,
     conditions::{READY, Report, merge},
     duration,
 };
@@ -484,11 +484,22 @@ async fn a_trust_domain_keeps_its_name() {
 #[tokio::test]
 async fn the_defaults_of_the_schema_are_those_of_the_types() {
     let client = control_plane().await.install_crds().await;
+    let by_type = |spec: &Value| {
+        let typed: TrustDomainSpec = serde_json::from_value(spec.clone()).unwrap();
+        serde_json::to_value(typed).unwrap()
+    };
     let object = trust_domain();
-    let mut stored = apply_dry(&client, &object).await.unwrap().data;
-    let typed: spiffe_operator::api::TrustDomainSpec =
-        serde_json::from_value(object["spec"].clone()).unwrap();
-    assert_eq!(stored["spec"].take(), serde_json::to_value(typed).unwrap());
+    let stored = apply_dry(&client, &object).await.unwrap().data;
+    assert_eq!(stored["spec"], by_type(&object["spec"]));
+    let by_type = |spec: &Value| {
+        let typed: NestedClusterSpec = serde_json::from_value(spec.clone()).unwrap();
+        serde_json::to_value(typed).unwrap()
+    };
+    let mut object = nested_cluster();
+    object["spec"]["bundle"] = json!({ "configMap": {} });
+    object["spec"]["agents"] = json!({ "serviceAccountAllowList": ["ns:sa"] });
+    let stored = apply_dry(&client, &object).await.unwrap().data;
+    assert_eq!(stored["spec"], by_type(&object["spec"]));
 }
 
 #[tokio::test]
