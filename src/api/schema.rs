@@ -17,7 +17,8 @@ const MAX_HINT_LENGTH: u32 = 1024;
 const MAX_OBJECT_NAME_LENGTH: u32 = 253;
 
 /// What Go's `time.ParseDuration` reads; `duration()` then refuses what does not fit 64 bits.
-const DURATION_FORM: &str = r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
+pub(super) const DURATION_FORM: &str =
+    r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
 /// A trust domain name.
 const TRUST_DOMAIN: &str = "^[a-z0-9._-]{1,255}$";
 /// A trust domain name, or a SPIFFE ID of which only the trust domain counts.
@@ -26,12 +27,7 @@ const TRUST_DOMAIN_OR_ID: &str =
 /// A SPIFFE ID that may be a trust domain's own. Segments of dots only are left to the parser.
 pub(super) const SPIFFE_ID: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)*$";
 /// A SPIFFE ID with a path, as entries need it.
-const SPIFFE_ID_WITH_PATH: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)+$";
-/// A DNS name as entries may carry it, but for dashes in both third and fourth place of a label.
-const DNS_NAME: &str = "^([*][.])?[0-9A-Z_a-z]([-0-9A-Z_a-z]{0,61}[0-9A-Z_a-z])?\
-     ([.][0-9A-Z_a-z]([-0-9A-Z_a-z]{0,61}[0-9A-Z_a-z])?)*$";
-/// The ID of an entry, as spire-server takes it.
-const ENTRY_ID: &str = "^[-.0-9A-Z_a-z]{1,255}$";
+pub(super) const SPIFFE_ID_WITH_PATH: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)+$";
 /// A selector: its type has no colon, its value is not empty.
 const SELECTOR: &str = r"^[^:]+:[\s\S]+$";
 /// One segment of a SPIFFE ID's path with more than dots in it.
@@ -57,17 +53,7 @@ pub(super) fn pod_certificate_lifetime(_: &mut SchemaGenerator) -> Schema {
     duration_of(&[at_least("1h")])
 }
 
-/// Lifetime of what an entry gives: a Go duration of zero or more that the SPIRE API has room for.
-pub(super) fn entry_lifetime(_: &mut SchemaGenerator) -> Schema {
-    duration_of(&[json!({
-        "rule": format!(
-            "!self.matches(r'{DURATION_FORM}') || duration(self) < duration('2147483648s')"
-        ),
-        "message": "must be less than 2147483648s",
-    })])
-}
-
-fn duration_of(further: &[Value]) -> Schema {
+pub(super) fn duration_of(further: &[Value]) -> Schema {
     let well_formed = json!({
         "rule": format!("self.matches(r'{DURATION_FORM}') && duration(self) >= duration('0s')"),
         "message": "must be a duration as Go writes it, zero or more: one or more numbers, each \
@@ -181,68 +167,6 @@ pub(super) fn spiffe_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": SPIFFE_ID_WITH_PATH })
 }
 
-/// A SPIFFE ID as the parent of an entry.
-pub(super) fn parent_id(_: &mut SchemaGenerator) -> Schema {
-    entry_spiffe_id(&[])
-}
-
-/// A SPIFFE ID as a workload has it: not of an agent or server.
-pub(super) fn workload_id(_: &mut SchemaGenerator) -> Schema {
-    entry_spiffe_id(&[json!({
-        "rule": "!self.matches('^spiffe://[^/]+/spire(/|$)')",
-        "message": "must not lie under /spire, which belongs to servers and agents",
-    })])
-}
-
-fn entry_spiffe_id(further: &[Value]) -> Schema {
-    let segments = json!({
-        "rule": "!self.matches('/[.]{1,2}(/|$)')",
-        "message": "must have no path segment '.' or '..'",
-    });
-    let rules: Vec<&Value> = std::iter::once(&segments).chain(further).collect();
-    json_schema!({
-        "type": "string",
-        "maxLength": 2048,
-        "pattern": SPIFFE_ID_WITH_PATH,
-        "x-kubernetes-validations": rules,
-    })
-}
-
-/// On a RegistrationEntry: its IDs are of one trust domain, for good.
-pub(super) fn of_one_trust_domain() -> [Value; 2] {
-    let trust_domain = "self.spiffeID.split('/')[2]";
-    [
-        json!({
-            "rule": format!("self.parentID.startsWith('spiffe://' + {trust_domain} + '/')"),
-            "fieldPath": ".parentID",
-            "message": "must be of the trust domain of spiffeID",
-        }),
-        json!({
-            "rule": format!("{trust_domain} == oldSelf.spiffeID.split('/')[2]"),
-            "fieldPath": ".spiffeID",
-            "message": "must stay in its trust domain: it determines the name of the object",
-        }),
-    ]
-}
-
-/// On a RegistrationEntry: an SVID that is put into a store is fetched without anybody asking.
-pub(super) fn stored_is_prefetched() -> Value {
-    json!({
-        "rule": "!has(self.storeSVID) || !self.storeSVID || !has(self.additionalAttributes) || \
-                 !has(self.additionalAttributes.disableX509SVIDPrefetch) || \
-                 !self.additionalAttributes.disableX509SVIDPrefetch",
-        "message": "storeSVID and additionalAttributes.disableX509SVIDPrefetch exclude each other",
-    })
-}
-
-/// DNS names that an entry may carry.
-pub(super) fn dns_names(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array",
-        "items": { "type": "string", "maxLength": 253, "pattern": DNS_NAME },
-    })
-}
-
 /// A SPIFFE ID with a path, for good.
 pub(super) fn immutable_spiffe_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -268,19 +192,6 @@ pub(super) fn admin_ids(_: &mut SchemaGenerator) -> Schema {
         "items": { "type": "string", "pattern": SPIFFE_ID_WITH_PATH },
         "maxItems": 256,
         "x-kubernetes-list-type": "set",
-    })
-}
-
-/// The ID of an entry, for good.
-pub(super) fn entry_id(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": 255,
-        "pattern": ENTRY_ID,
-        "x-kubernetes-validations": [{
-            "rule": "self == oldSelf",
-            "message": "must not change: it determines the name of the object",
-        }],
     })
 }
 
