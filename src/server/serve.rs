@@ -67,19 +67,25 @@ pub struct Addresses {
     pub admin_socket: Option<PathBuf>,
 }
 
-/// Whether a server listens, in words for the user.
-pub type Listening = Result<(), String>;
+/// Whether a server listens, in words for the user; none while that is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// On the TCP port.
+    pub port: Option<Result<(), String>>,
+    /// On the administration socket, where there is to be one.
+    pub admin_socket: Option<Result<(), String>>,
+}
 
 /// Serves until dropped. `listening` says whether it does.
 pub async fn run(
     context: Arc<ServerContext>,
     addresses: Addresses,
-    listening: watch::Sender<Option<Listening>>,
+    listening: watch::Sender<Listening>,
 ) {
     let (tls, configured) = watch::channel(None);
     let admin = async {
         match &addresses.admin_socket {
-            Some(path) => serve_admin_socket(&context, path).await,
+            Some(path) => serve_admin_socket(&context, path, &listening).await,
             None => std::future::pending().await,
         }
     };
@@ -95,20 +101,20 @@ async fn serve_tcp(
     context: &Arc<ServerContext>,
     address: SocketAddr,
     tls: &watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
-    listening: &watch::Sender<Option<Listening>>,
+    listening: &watch::Sender<Listening>,
 ) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
-                listening.send_replace(Some(Ok(())));
+                listening.send_modify(|it| it.port = Some(Ok(())));
                 tracing::info!(trust_domain = %context.trust_domain, %address, "Starting Server APIs");
                 serve_listener(context, listener, tls.clone()).await;
             }
             Err(error) => {
                 let problem = format!("cannot listen on {address}: {error}");
                 tracing::warn!(trust_domain = %context.trust_domain, problem, "no server");
-                listening.send_replace(Some(Err(problem)));
+                listening.send_modify(|it| it.port = Some(Err(problem)));
             }
         }
         backoff.failed(());
@@ -134,18 +140,25 @@ async fn serve_listener(
     }
 }
 
-async fn serve_admin_socket(context: &Arc<ServerContext>, path: &std::path::Path) -> Infallible {
+async fn serve_admin_socket(
+    context: &Arc<ServerContext>,
+    path: &std::path::Path,
+    listening: &watch::Sender<Listening>,
+) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         match admin_socket::bind(path) {
             Ok(listener) => {
+                listening.send_modify(|it| it.admin_socket = Some(Ok(())));
                 let trust_domain = context.trust_domain.as_str();
                 tracing::info!(trust_domain, path = %path.display(), "Starting Server APIs");
                 serve_socket(context, listener).await;
             }
             Err(error) => {
-                let error = crate::error_chain(&error);
-                tracing::warn!(error, "no administration socket");
+                let problem = crate::error_chain(&error);
+                let trust_domain = context.trust_domain.as_str();
+                tracing::warn!(trust_domain, problem, "no administration socket");
+                listening.send_modify(|it| it.admin_socket = Some(Err(problem)));
             }
         }
         backoff.failed(());

@@ -26,6 +26,7 @@ mod endpoints;
 mod examples;
 mod foreign_verifiers;
 mod imported_authorities;
+mod installing;
 mod issuing;
 mod kinds;
 mod leadership;
