@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BundleFormat, K8sPsatAttestor, schema};
+use super::{BundleFormat, K8sPsatAttestor, nested_cluster_schema, schema};
 
 /// Another Kubernetes cluster, reached by a kubeconfig, whose pods belong to a trust domain of this
 /// operator.
@@ -35,7 +35,7 @@ use super::{BundleFormat, K8sPsatAttestor, schema};
     printcolumn = r#"{ "name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1 }"#,
     printcolumn = r#"{ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }"#
 )]
-#[schemars(extend("x-kubernetes-validations" = [schema::cluster_name_stays()]))]
+#[schemars(extend("x-kubernetes-validations" = [nested_cluster_schema::cluster_name_stays()]))]
 #[serde(rename_all = "camelCase")]
 pub struct NestedClusterSpec {
     /// The TrustDomain that the cluster belongs to.
@@ -67,7 +67,7 @@ pub struct NestedClusterSpec {
         rename = "allowedIDs",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(schema_with = "schema::id_patterns")]
+    #[schemars(schema_with = "nested_cluster_schema::id_patterns")]
     pub allowed_ids: Option<Vec<String>>,
     /// DNS names that X.509-SVIDs of the cluster's pods may have. Each is matched label by label;
     /// `*` stands for any characters within a label, and a first label `**` for one label or more:
@@ -77,7 +77,7 @@ pub struct NestedClusterSpec {
         rename = "allowedDNSNames",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(schema_with = "schema::dns_name_patterns")]
+    #[schemars(schema_with = "nested_cluster_schema::dns_name_patterns")]
     pub allowed_dns_names: Option<Vec<String>>,
     /// What becomes of an entry with a SPIFFE ID that another cluster has already.
     #[serde(default, rename = "uniqueIDs")]

@@ -17,7 +17,8 @@ const MAX_HINT_LENGTH: u32 = 1024;
 const MAX_OBJECT_NAME_LENGTH: u32 = 253;
 
 /// What Go's `time.ParseDuration` reads; `duration()` then refuses what does not fit 64 bits.
-const DURATION_FORM: &str = r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
+pub(super) const DURATION_FORM: &str =
+    r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
 /// A trust domain name.
 const TRUST_DOMAIN: &str = "^[a-z0-9._-]{1,255}$";
 /// A trust domain name, or a SPIFFE ID of which only the trust domain counts.
@@ -26,20 +27,13 @@ const TRUST_DOMAIN_OR_ID: &str =
 /// A SPIFFE ID that may be a trust domain's own. Segments of dots only are left to the parser.
 pub(super) const SPIFFE_ID: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)*$";
 /// A SPIFFE ID with a path, as entries need it.
-const SPIFFE_ID_WITH_PATH: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)+$";
-/// The ID of an entry, as spire-server takes it.
-const ENTRY_ID: &str = "^[-.0-9A-Z_a-z]{1,255}$";
+pub(super) const SPIFFE_ID_WITH_PATH: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)+$";
 /// A selector: its type has no colon, its value is not empty.
 const SELECTOR: &str = r"^[^:]+:[\s\S]+$";
 /// One segment of a SPIFFE ID's path with more than dots in it.
 const PATH_SEGMENT: &str = "^[a-zA-Z0-9._-]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*$";
 /// Name of most Kubernetes objects.
 const DNS_SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-/// A path with `*` in its segments; `**` may be the last one.
-const ID_PATTERN: &str = "^((/(([*]?[a-zA-Z0-9._-]+)+[*]?|[*]))+(/[*][*])?|/[*][*])$";
-/// A DNS name with `*` in its labels; `**` may be the first one.
-const DNS_NAME_PATTERN: &str =
-    "^([*][*]|([*]?[a-z0-9_-]+)+[*]?|[*])([.](([*]?[a-z0-9_-]+)+[*]?|[*]))*$";
 /// `<domain>/<path>`, the domain with a dot.
 const SIGNER_NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+/\
      [a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -59,7 +53,7 @@ pub(super) fn pod_certificate_lifetime(_: &mut SchemaGenerator) -> Schema {
     duration_of(&[at_least("1h")])
 }
 
-fn duration_of(further: &[Value]) -> Schema {
+pub(super) fn duration_of(further: &[Value]) -> Schema {
     let well_formed = json!({
         "rule": format!("self.matches(r'{DURATION_FORM}') && duration(self) >= duration('0s')"),
         "message": "must be a duration as Go writes it, zero or more: one or more numbers, each \
@@ -201,19 +195,6 @@ pub(super) fn admin_ids(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The ID of an entry, for good.
-pub(super) fn entry_id(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": 255,
-        "pattern": ENTRY_ID,
-        "x-kubernetes-validations": [{
-            "rule": "self == oldSelf",
-            "message": "must not change: it determines the name of the object",
-        }],
-    })
-}
-
 /// Selectors, at least one.
 pub(super) fn selectors(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -275,36 +256,6 @@ pub(super) fn config_map_key(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": MAX_OBJECT_NAME_LENGTH,
         "pattern": PATH_SEGMENT,
-    })
-}
-
-/// Patterns of the paths of SPIFFE IDs, at least one.
-pub(super) fn id_patterns(_: &mut SchemaGenerator) -> Schema {
-    patterns(ID_PATTERN)
-}
-
-/// Patterns of DNS names, at least one.
-pub(super) fn dns_name_patterns(_: &mut SchemaGenerator) -> Schema {
-    patterns(DNS_NAME_PATTERN)
-}
-
-fn patterns(form: &str) -> Schema {
-    json_schema!({
-        "type": "array",
-        "minItems": 1,
-        "maxItems": 256,
-        "items": { "type": "string", "maxLength": 2048, "pattern": form },
-    })
-}
-
-/// On a NestedCluster: its name as a cluster does not change.
-pub(super) fn cluster_name_stays() -> Value {
-    let name = |object: &str| format!("(has({object}.clusterName) ? {object}.clusterName : '')");
-    json!({
-        "rule": format!("{} == {}", name("self"), name("oldSelf")),
-        "fieldPath": ".clusterName",
-        "message": "must not change: the IDs of the cluster's agents have it in them; make a new \
-                    NestedCluster instead",
     })
 }
 

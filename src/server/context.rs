@@ -9,10 +9,12 @@ use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use crate::authority::Authority;
+use crate::clusters::nested::MAX_REVIEWS;
 use crate::domains::ServerSettings;
 use crate::runtime::context::Context;
 use crate::server::caller::Caller;
 use crate::server::rate_limit::{Limit, RateLimits};
+use crate::server::turns::Turns;
 use crate::server::workers::Workers;
 use crate::spiffe::TrustDomainName;
 use crate::store::{AuthorityCommands, DomainStores};
@@ -20,7 +22,7 @@ use crate::store::{AuthorityCommands, DomainStores};
 /// How long a watch may lag behind a write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Most calls at a time that are open to everybody.
+/// Most calls at a time of strangers.
 const MAX_STRANGERS: usize = 512;
 
 /// One trust domain's server.
@@ -46,8 +48,10 @@ pub struct ServerContext {
     /// When the server was started.
     pub started: Instant,
     limits: RateLimits,
-    /// Turns for calls that are open to everybody, which cost memory before it is known who calls.
-    pub(super) strangers: Semaphore,
+    /// Turns for calls that cost memory before it is known who calls.
+    pub(super) strangers: Turns,
+    /// Turns for questions to a cluster whose token it is that somebody shows.
+    pub(super) reviews: Arc<Semaphore>,
 }
 
 impl ServerContext {
@@ -74,7 +78,8 @@ impl ServerContext {
             own_chain: watch::Sender::default(),
             started: Instant::now(),
             limits: RateLimits::default(),
-            strangers: Semaphore::new(MAX_STRANGERS),
+            strangers: Turns::new(MAX_STRANGERS),
+            reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::clusters::identities::{Identities, State, start};
-use crate::registration::{Entry, EntryId, EntrySelector, Registry, Right};
+use crate::registration::{Entry, EntryId, EntrySelector, Registry, Right, WriteBlocks};
 use crate::spiffe::{SpiffeId, TrustDomainName};
 
 /// Not all of the cluster was seen and evaluated yet; what is missing, in words for the user.
@@ -31,7 +31,29 @@ impl Identities {
         agent: &SpiffeId,
         node_selectors: &BTreeSet<EntrySelector>,
     ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
-        let authorized = |registry: &Registry| registry.authorized_entries(agent, node_selectors);
+        let authorized =
+            |registry: &mut Registry| registry.authorized_entries(agent, node_selectors);
+        let mut found = self.ask(domain, authorized)?;
+        if let Some(member) = self.cluster_of(domain, agent) {
+            found.extend(member.ask(domain, authorized)?);
+        }
+        Ok(found)
+    }
+
+    /// The entries that an agent may fetch as `write` makes them, which must be the same function
+    /// always.
+    ///
+    /// # Errors
+    /// Before all of the cluster was seen.
+    pub fn authorized_blocks(
+        &self,
+        domain: &str,
+        agent: &SpiffeId,
+        node_selectors: &BTreeSet<EntrySelector>,
+        write: WriteBlocks,
+    ) -> Result<Vec<Arc<[u8]>>, NotYetSeen> {
+        let authorized =
+            |registry: &mut Registry| registry.authorized_blocks(agent, node_selectors, write);
         let mut found = self.ask(domain, authorized)?;
         if let Some(member) = self.cluster_of(domain, agent) {
             found.extend(member.ask(domain, authorized)?);
@@ -67,7 +89,7 @@ impl Identities {
         ids: &[EntryId],
     ) -> Result<Vec<Option<Arc<Entry>>>, NotYetSeen> {
         let authorized =
-            |registry: &Registry| registry.authorized_among(agent, node_selectors, ids);
+            |registry: &mut Registry| registry.authorized_among(agent, node_selectors, ids);
         let mut found = self.ask(domain, authorized)?;
         if let Some(member) = self.cluster_of(domain, agent) {
             let of_member = member.ask(domain, authorized)?;
@@ -90,7 +112,7 @@ impl Identities {
         right: Right,
     ) -> Result<bool, NotYetSeen> {
         let gives_right =
-            |registry: &Registry| registry.gives_right(spiffe_id, right).then_some(());
+            |registry: &mut Registry| registry.gives_right(spiffe_id, right).then_some(());
         Ok(self.find(domain, gives_right)?.is_some())
     }
 
@@ -100,7 +122,7 @@ impl Identities {
     /// Before all of the cluster was seen; also where there is none, it may be that of a pod, and a
     /// nested cluster was not seen.
     pub fn entry(&self, domain: &str, id: &EntryId) -> Result<Option<Arc<Entry>>, NotYetSeen> {
-        let find = |registry: &Registry| registry.entry(id).cloned();
+        let find = |registry: &mut Registry| registry.entry(id).cloned();
         if id.is_derived() {
             self.find(domain, find)
         } else {
@@ -117,7 +139,7 @@ impl Identities {
         domain: &str,
         entry: &Entry,
     ) -> Result<Option<Arc<Entry>>, NotYetSeen> {
-        let same = |registry: &Registry| registry.same_entry(entry).cloned();
+        let same = |registry: &mut Registry| registry.same_entry(entry).cloned();
         match (
             self.ask(domain, same)?,
             self.cluster_of(domain, &entry.parent_id),
@@ -138,7 +160,7 @@ impl Identities {
         domain: &str,
         foreign: &TrustDomainName,
     ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
-        let federated = |registry: &Registry| registry.entries_federated_with(foreign);
+        let federated = |registry: &mut Registry| registry.entries_federated_with(foreign);
         let mut found = self.ask(domain, federated)?;
         for member in self.members_of(domain) {
             found.extend(member.ask(domain, federated).unwrap_or_default());
@@ -157,7 +179,8 @@ impl Identities {
         id: Option<&EntryId>,
         limit: usize,
     ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
-        let after = |registry: &Registry| registry.entries_after(id).take(limit).cloned().collect();
+        let after =
+            |registry: &mut Registry| registry.entries_after(id).take(limit).cloned().collect();
         let mut found: Vec<_> = self.ask(domain, after)?;
         for member in self.members_of(domain) {
             found.extend(member.ask(domain, after).unwrap_or_default());
@@ -171,7 +194,7 @@ impl Identities {
     fn find<T>(
         &self,
         domain: &str,
-        answer: impl Fn(&Registry) -> Option<T>,
+        answer: impl Fn(&mut Registry) -> Option<T>,
     ) -> Result<Option<T>, NotYetSeen> {
         if let Some(found) = self.ask(domain, &answer)? {
             return Ok(Some(found));
@@ -195,16 +218,20 @@ impl Identities {
         seen.err().map(|unseen| unseen.to_string())
     }
 
-    fn ask<T>(&self, domain: &str, answer: impl FnOnce(&Registry) -> T) -> Result<T, NotYetSeen> {
-        let state = self.lock();
+    fn ask<T>(
+        &self,
+        domain: &str,
+        answer: impl FnOnce(&mut Registry) -> T,
+    ) -> Result<T, NotYetSeen> {
+        let mut state = self.lock();
         let State {
             objects,
             domains,
             unlisted,
             ..
-        } = &*state;
-        match domains.get(domain) {
-            Some(domain) if domain.is_settled => Ok(answer(&domain.registry)),
+        } = &mut *state;
+        match domains.get_mut(domain) {
+            Some(domain) if domain.is_settled => Ok(answer(&mut domain.registry)),
             Some(domain) => Err(NotYetSeen {
                 missing: start::what_is_missing(unlisted, objects, domain),
             }),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Semaphore;
+
 use crate::clusters::reviews::Reviews;
 use crate::domains::K8sPsatSettings;
 
@@ -13,6 +15,8 @@ pub struct AttestingCluster {
     pub settings: Arc<K8sPsatSettings>,
     /// Asks the cluster.
     pub reviews: Reviews,
+    /// Turns for asking whose a token is, so that a slow cluster holds up its own agents only.
+    pub turns: Arc<Semaphore>,
 }
 
 /// All of them, by the name of the TrustDomain object and what their agents call them.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kube::Config;
 use kube::config::KubeConfigOptions;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -28,6 +28,8 @@ use crate::runtime::client::{ClientError, build};
 use crate::runtime::context::Context;
 use crate::runtime::health::Health;
 
+/// Most tokens that a cluster is asked about at a time.
+pub const MAX_REVIEWS: usize = 32;
 /// How often a cluster is asked whether it is there.
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,8 @@ pub struct Connection {
     pub contact: watch::Receiver<Contact>,
     /// What became of the bundle there.
     pub published: watch::Receiver<Published>,
+    /// Turns for asking it whose a token is.
+    pub reviews: Arc<Semaphore>,
     /// What is to be published there.
     pub wish: watch::Sender<Wish>,
     _work: AbortOnDropHandle<()>,
@@ -87,6 +91,7 @@ impl Connection {
             context,
             contact,
             published,
+            reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
             wish,
             _work: AbortOnDropHandle::new(tokio::spawn(work)),
         })

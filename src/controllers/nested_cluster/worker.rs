@@ -284,6 +284,7 @@ impl Worker {
         let cluster = cluster.map(|(agents, connected)| AttestingCluster {
             settings: Arc::new(agents.clone()),
             reviews: Reviews::new(connected.connection.context.client.clone()),
+            turns: Arc::clone(&connected.connection.reviews),
         });
         let name = settings.bounds.cluster_name();
         self.context.attesting.set(&settings.domain, name, cluster);

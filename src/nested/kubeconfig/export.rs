@@ -19,7 +19,7 @@ const EXEC_API_VERSION: &str = "client.authentication.k8s.io/v1beta1";
 
 impl ChildKubeconfig {
     /// A document that says the same, with one context and nothing else. Its text, by serde, has the
-    /// secrets in it.
+    /// secrets in it, and its `Debug` those of programs and proxies.
     #[must_use]
     pub fn to_kubeconfig(&self) -> Kubeconfig {
         kubeconfig(

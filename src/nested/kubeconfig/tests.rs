@@ -59,7 +59,7 @@ fn certificate_document(pki: &Pki) -> Value {
     document
 }
 
-fn exec_document(exec: Value) -> Value {
+fn exec_document(exec: &Value) -> Value {
     let mut document = token_document();
     document["users"][0]["user"] = json!({ "exec": exec });
     document
@@ -203,7 +203,7 @@ users:
 
 #[test]
 fn refuses_what_gke_writes_and_says_what_to_do() {
-    let document = exec_document(json!({
+    let document = exec_document(&json!({
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": "gke-gcloud-auth-plugin",
         "installHint": "Install gke-gcloud-auth-plugin",
@@ -367,6 +367,7 @@ fn what_is_no_kubeconfig_is_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_refusal_names_its_field_and_no_secret() {
     let pki = Pki::new();
     let other = Pki::new();
@@ -823,7 +824,7 @@ fn of_aws_only_get_token_is_understood() {
         with_env("AWS_REGION", "r-2"),
     ];
     for exec in accepted {
-        let child = read(&exec_document(exec.clone())).unwrap();
+        let child = read(&exec_document(&exec)).unwrap();
         let expected = EksCluster {
             name: "c".into(),
             region: "r-1".into(),
@@ -884,7 +885,7 @@ fn of_aws_only_get_token_is_understood() {
         ),
     ];
     for (call, expected) in refused {
-        let said = refusal(&exec_document(call));
+        let said = refusal(&exec_document(&call));
         assert!(
             said.starts_with(&format!("{exec}.{expected}")),
             "{expected}\n{said}"
@@ -902,14 +903,14 @@ fn programs_run_only_where_they_are_allowed() {
         "interactiveMode": "IfAvailable",
         "provideClusterInfo": true,
     });
-    let said = refusal(&exec_document(exec.clone()));
+    let said = refusal(&exec_document(&exec));
     assert!(said.contains("\"/plugins/jwt-svid-exec\" would be run for a credential, and may not"));
     let commands = ["/plugins/jwt-svid-exec".to_owned(), "aws".to_owned()];
     let options = ReadOptions {
         allowed_commands: &commands,
         ..ReadOptions::default()
     };
-    let child = read_with(&exec_document(exec.clone()), &options).unwrap();
+    let child = read_with(&exec_document(&exec), &options).unwrap();
     let Credential::Plugin(plugin) = &child.credential else {
         panic!("{child:?}")
     };
@@ -923,7 +924,7 @@ fn programs_run_only_where_they_are_allowed() {
         "command": "aws",
         "args": ["--profile", "p", "eks", "get-token"],
     });
-    let child = read_with(&exec_document(other_aws), &options).unwrap();
+    let child = read_with(&exec_document(&other_aws), &options).unwrap();
     assert!(matches!(child.credential, Credential::Plugin(_)));
     for (key, value, expected) in [
         (
@@ -952,7 +953,7 @@ fn programs_run_only_where_they_are_allowed() {
     ] {
         let mut exec = exec.clone();
         exec[key] = value;
-        let said = read_with(&exec_document(exec), &options)
+        let said = read_with(&exec_document(&exec), &options)
             .unwrap_err()
             .to_string();
         assert!(said.contains(expected), "{expected}\n{said}");
@@ -963,7 +964,7 @@ fn programs_run_only_where_they_are_allowed() {
 #[test]
 fn debug_shows_no_secret() {
     let pki = Pki::new();
-    let exec = exec_document(json!({
+    let exec = exec_document(&json!({
         "apiVersion": "client.authentication.k8s.io/v1",
         "command": "p",
         "args": [TOKEN],

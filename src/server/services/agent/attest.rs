@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::Resource;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -17,6 +17,7 @@ use crate::clusters::reviews::Reviews;
 use crate::domains::{AttestorSettings, CaBundle, X509PopSettings};
 use crate::runtime::clock;
 use crate::server::attestation::{Evidence, MAX_PAYLOAD, join_token, k8s_psat, x509pop};
+use crate::server::authorization::StrangersTurn;
 use crate::server::caller::Caller;
 use crate::server::context::ServerContext;
 use crate::server::proto::agent::attest_agent_request::{Params, Step as Request};
@@ -29,9 +30,12 @@ use crate::store::agents::{AgentDenial, AgentError, Attestation};
 use crate::store::{CaBundleError, ca_bundle};
 
 /// How long an agent may take to send a message.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an attestation may take in all, turns that are waited for included.
-const TIMEOUT: Duration = Duration::from_mins(1);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an attestation may take in all, turns that are waited for included; stock agents give up
+/// after this time.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest name of an attestor in bytes.
+const MAX_TYPE: usize = 64;
 
 type Answer = Result<AttestAgentResponse, Status>;
 
@@ -42,48 +46,90 @@ struct Conversation {
     answers: mpsc::Sender<Answer>,
 }
 
-/// Attests; what is sent to the agent comes out of the stream.
+/// Until when an attestation goes on: it ends with its client, in time, or when others need its turn.
+struct Bounds {
+    answers: mpsc::Sender<Answer>,
+    turn: StrangersTurn,
+    deadline: Instant,
+    /// A token is used up, which must not be lost half-way.
+    are_lifted: bool,
+}
+
+/// Attests; what is sent to the agent comes out of the stream. `turn` is held for as long.
 pub(super) fn start(
     context: Arc<ServerContext>,
     caller: Caller,
+    turn: StrangersTurn,
     requests: Streaming<AttestAgentRequest>,
 ) -> ReceiverStream<Answer> {
     let (answers, stream) = mpsc::channel(1);
+    let bounds = Bounds {
+        answers: answers.clone(),
+        turn,
+        deadline: Instant::now() + TIMEOUT,
+        are_lifted: false,
+    };
     let conversation = Conversation {
         caller,
         requests,
         answers: answers.clone(),
     };
     tokio::spawn(async move {
-        // Also when the agent goes meanwhile: a token that is used up must not be lost half-way.
-        let attested = timeout(TIMEOUT, attest(&context, conversation)).await;
-        let late = || Err(Status::deadline_exceeded("attestation took too long"));
+        let attested = attest(&context, bounds, conversation).await;
         // The agent may be gone.
-        let _ = answers.send(attested.unwrap_or_else(|_| late())).await;
+        let _ = answers.send(attested).await;
     });
     ReceiverStream::new(stream)
 }
 
-async fn attest(context: &ServerContext, mut conversation: Conversation) -> Answer {
-    let (data, csr) = conversation.params().await?;
-    // Whatever can be refused is refused before a token is used up.
-    key_in_pkcs10(&csr)
-        .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))?;
-    context.authority()?;
+async fn attest(
+    context: &ServerContext,
+    mut bounds: Bounds,
+    mut conversation: Conversation,
+) -> Answer {
     let settings = context.settings();
     let attestors = &settings.node_attestors;
-    let limit = limit(attestors, &data);
-    let turn = context.limit(limit, &conversation.caller, 1).await;
-    turn.map_err(|status| {
-        let message = "rejecting request due to attest agent rate limiting";
-        Status::new(status.code(), format!("{message}: {}", status.message()))
-    })?;
-    let evidence = evidence(context, attestors, &data, &mut conversation).await?;
+    let begun = begin(context, attestors, &mut conversation);
+    let (data, csr) = bounds.hold(begun).await?;
+    bounds.are_lifted = data.r#type == join_token::NAME;
+    let found = evidence(context, attestors, &data, &mut conversation);
+    let evidence = bounds.hold(found).await?;
     if evidence.id.path() == "/spire/server" {
         let problem = "agent ID cannot collide with the server ID";
         return Err(Status::internal(problem));
     }
-    record(context, &conversation.caller, evidence, &csr).await
+    record(context, &conversation.caller, evidence, &csr, &bounds).await
+}
+
+/// What the agent begins with, once it is its turn. Whatever can be refused is refused before a
+/// token is used up.
+async fn begin(
+    context: &ServerContext,
+    attestors: &AttestorSettings,
+    conversation: &mut Conversation,
+) -> Result<(AttestationData, Vec<u8>), Status> {
+    let (data, csr) = conversation.params().await?;
+    key_in_pkcs10(&csr)
+        .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))?;
+    context.authority()?;
+    let cluster = known_cluster(context, attestors, &data);
+    let limit = cluster
+        .as_deref()
+        .map_or(Limit::Attestation, Limit::ClusterAttestation);
+    wait_turn(context, limit, &conversation.caller).await?;
+    Ok((data, csr))
+}
+
+async fn wait_turn(
+    context: &ServerContext,
+    limit: Limit<'_>,
+    caller: &Caller,
+) -> Result<(), Status> {
+    let turn = context.limit(limit, caller, 1).await;
+    turn.map_err(|status| {
+        let message = "rejecting request due to attest agent rate limiting";
+        Status::new(status.code(), format!("{message}: {}", status.message()))
+    })
 }
 
 /// Signs for the agent, and records it, before it is answered.
@@ -92,6 +138,7 @@ async fn record(
     caller: &Caller,
     evidence: Evidence,
     csr: &[u8],
+    bounds: &Bounds,
 ) -> Answer {
     let Evidence { id, alias, .. } = evidence;
     let agents = &context.stores.agents;
@@ -113,6 +160,8 @@ async fn record(
         node_name: evidence.node_name,
         svid: presented(&svid),
     };
+    // The SVID of an agent that is gone would take the place of the one that it got meanwhile.
+    bounds.hold(async { Ok(()) }).await?;
     let recorded = agents.attest(&attestation).await;
     let recorded = recorded.map_err(|error| match error {
         AgentError::Denied {
@@ -166,10 +215,14 @@ async fn evidence(
                 let own = own.map(|settings| AttestingCluster {
                     settings: Arc::new(settings.clone()),
                     reviews: Reviews::new(process.client.clone()),
+                    turns: Arc::clone(&context.reviews),
                 });
                 own.or_else(|| process.attesting.get(&context.object, name))
             };
-            k8s_psat::attest(trust_domain, payload, cluster).await
+            let holder = k8s_psat::authenticate(payload, cluster).await?;
+            let limit = Limit::WholeClusterAttestation(holder.cluster());
+            wait_turn(context, limit, &conversation.caller).await?;
+            holder.attest(trust_domain).await
         }
         (
             x509pop::NAME,
@@ -186,12 +239,9 @@ async fn evidence(
             })
             .await
         }
-        (other, _) => {
-            let shown = crate::truncate(other, 64);
-            Err(Status::failed_precondition(format!(
-                "error getting node attestor: could not find node attestor type {shown:?}"
-            )))
-        }
+        (other, _) => Err(Status::failed_precondition(format!(
+            "error getting node attestor: could not find node attestor type {other:?}"
+        ))),
     }
 }
 
@@ -216,17 +266,42 @@ async fn roots(
     })
 }
 
-/// What the attestation is limited by: agents of a cluster that is known may all come from one
-/// address.
-fn limit<'a>(attestors: &'a AttestorSettings, data: &AttestationData) -> Limit<'a> {
-    let psat = attestors.k8s_psat.as_ref();
-    let psat = psat.filter(|_| data.r#type == k8s_psat::NAME);
-    let named = k8s_psat::Payload::read(&data.payload);
-    match (psat, named) {
-        (Some(settings), Ok(named)) if named.cluster == settings.cluster => {
-            Limit::ClusterAttestation(&settings.cluster)
+/// Name of the cluster that the agent says it is in, if that is one of ours: its agents may all come
+/// from one address.
+fn known_cluster(
+    context: &ServerContext,
+    attestors: &AttestorSettings,
+    data: &AttestationData,
+) -> Option<String> {
+    if data.r#type != k8s_psat::NAME {
+        return None;
+    }
+    let named = k8s_psat::Payload::read(&data.payload).ok()?.cluster;
+    let own = attestors.k8s_psat.as_ref();
+    let is_own = own.is_some_and(|settings| settings.cluster == named);
+    let is_known = is_own
+        || context
+            .process
+            .attesting
+            .get(&context.object, &named)
+            .is_some();
+    is_known.then_some(named)
+}
+
+impl Bounds {
+    /// Does `work`, but for what is out of bounds.
+    async fn hold<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        if self.are_lifted {
+            return work.await;
         }
-        _ => Limit::Attestation,
+        tokio::select! {
+            biased;
+            () = self.answers.closed() => Err(Status::cancelled("the agent is gone")),
+            status = self.turn.lost() => Err(status),
+            done = timeout_at(self.deadline, work) => done.unwrap_or_else(|_| {
+                Err(Status::deadline_exceeded("attestation took too long"))
+            }),
+        }
     }
 }
 
@@ -247,6 +322,9 @@ impl Conversation {
         }
         if data.r#type.is_empty() {
             return Err(malformed("missing attestation data type"));
+        }
+        if data.r#type.len() > MAX_TYPE {
+            return Err(malformed("attestation data type is too long"));
         }
         if data.payload.is_empty() {
             return Err(malformed("missing attestation data payload"));
@@ -294,4 +372,33 @@ impl Conversation {
 
 fn malformed(problem: &str) -> Status {
     Status::invalid_argument(format!("malformed param: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attestation_ends_with_its_client_unless_a_token_is_used_up() {
+        let (answers, stream) = mpsc::channel(1);
+        let mut bounds = Bounds {
+            answers,
+            turn: StrangersTurn::default(),
+            deadline: Instant::now() + TIMEOUT,
+            are_lifted: false,
+        };
+        bounds.hold(ready(Ok(()))).await.unwrap();
+        let late = bounds.hold(pending::<Result<(), Status>>()).await;
+        assert_eq!(late.unwrap_err().code(), Code::DeadlineExceeded);
+        bounds.deadline = Instant::now() + TIMEOUT;
+        drop(stream);
+        let gone = bounds.hold(ready(Ok(()))).await;
+        assert_eq!(gone.unwrap_err().code(), Code::Cancelled);
+        bounds.are_lifted = true;
+        bounds.hold(ready(Ok(()))).await.unwrap();
+    }
 }
