@@ -20,6 +20,7 @@ pub mod rate_limit;
 mod serve;
 mod services;
 mod tls;
+mod turns;
 mod validity;
 pub mod workers;
 

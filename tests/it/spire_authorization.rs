@@ -225,6 +225,12 @@ enum Outcome {
 pub(crate) async fn world_of(ca: &Ca, server: serde_json::Value) -> (World, u16) {
     let world = World::without_trust_domain(control_plane().await).await;
     shared_operator().await;
+    let port = serve_under(&world, ca, server).await;
+    (world, port)
+}
+
+/// Has the world's trust domain served with the settings `server`, under `ca`, and gives the port.
+pub(crate) async fn serve_under(world: &World, ca: &Ca, server: serde_json::Value) -> u16 {
     let secret = unique("ca");
     let object = tls_secret(&secret, &ca.pem(), ca.key(), "");
     apply(&world.client, &object).await.unwrap();
@@ -237,7 +243,7 @@ pub(crate) async fn world_of(ca: &Ca, server: serde_json::Value) -> (World, u16)
     });
     world.apply_trust_domain(spec).await;
     world.trust_domain_condition("Ready", "True").await;
-    (world, port)
+    port
 }
 
 /// Records an agent that acts with `svid`.

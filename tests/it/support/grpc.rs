@@ -80,7 +80,14 @@ pub(crate) fn svid(ca: &Ca, id: &str, lifetime: Duration) -> Svid {
 
 /// A TLS connection to `port`, with an X.509-SVID or without. The server's is not verified.
 pub(crate) async fn tls(port: u16, svid: Option<&Svid>) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    tls_over(TcpStream::connect(("127.0.0.1", port)).await?, svid).await
+}
+
+/// The same over `stream`.
+pub(crate) async fn tls_over(
+    stream: TcpStream,
+    svid: Option<&Svid>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
