@@ -29,8 +29,10 @@ pub struct Context {
     pub identities: Arc<Identities>,
     /// What is watched of agents and foreign trust domains.
     pub caches: Caches,
-    /// Events.
+    /// Events on what is in the cluster.
     pub recorder: Recorder,
+    /// Events on what registers pods, in the operator's own cluster.
+    pub home_recorder: Recorder,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Whether this process leads.

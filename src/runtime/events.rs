@@ -61,7 +61,7 @@ struct Published(Arc<Mutex<BTreeMap<Digest, Instant>>>);
 impl Recorder {
     /// A recorder and the task that publishes what it is given; `instance` names this process.
     #[must_use = "events are published only while the task runs"]
-    pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()>) {
+    pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, mut waiting) = mpsc::channel::<(Digest, Event)>(QUEUE);
         let published = Published::default();
         let done = published.clone();
@@ -85,6 +85,12 @@ impl Recorder {
             },
             publish,
         )
+    }
+
+    /// A recorder for another cluster, and the task that publishes what it is given.
+    #[must_use = "events are published only while the task runs"]
+    pub fn of_cluster(&self, client: Client) -> (Self, impl Future<Output = ()> + use<>) {
+        Self::new(client, self.instance.clone())
     }
 
     /// The same for events that may come by the thousand: they are dropped while half of the queue

@@ -137,6 +137,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         caches,
         namespace: namespace.clone(),
         identities: Arc::new(Identities::new(Arc::clone(&metrics))),
+        home_recorder: recorder.clone(),
         recorder,
         metrics: Arc::clone(&metrics),
         leadership,

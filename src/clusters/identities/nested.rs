@@ -16,7 +16,15 @@ use crate::registration::{ClusterSpiffeIdReport, Settings, SettingsError, Source
 use crate::spiffe::SpiffeId;
 
 /// The nested clusters.
-pub(super) type Members = RwLock<BTreeMap<MemberName, Arc<Identities>>>;
+pub(super) type Members = RwLock<BTreeMap<MemberName, Member>>;
+
+/// A nested cluster.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// UID of the object that nests it.
+    owner: Arc<str>,
+    identities: Arc<Identities>,
+}
 
 /// What a nested cluster is known by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,17 +45,23 @@ impl MemberName {
 }
 
 impl Identities {
-    /// Takes in that a cluster is nested in this one and belongs to the TrustDomain object `domain`;
-    /// gives its identities. All that registers pods here counts there, within `bounds`.
+    /// Takes in that the object with the UID `owner` nests a cluster in this one, for the TrustDomain
+    /// object `domain`; gives its identities. All that registers pods here counts there, within
+    /// `bounds`. What another object nested under the same name is forgotten.
     ///
     /// # Errors
     /// When the trust domain cannot be served there; what was served before goes on.
-    pub fn nest(&self, domain: &str, bounds: &ClusterBounds) -> Result<Arc<Self>, SettingsError> {
+    pub fn nest(
+        &self,
+        domain: &str,
+        owner: &str,
+        bounds: &ClusterBounds,
+    ) -> Result<Arc<Self>, SettingsError> {
         let mut members = self.members_mut();
         let name = MemberName::new(domain, bounds.cluster_name());
-        if let Some(member) = members.get(&name) {
-            member.set_bounds(bounds)?;
-            return Ok(Arc::clone(member));
+        if let Some(member) = members.get(&name).filter(|it| *it.owner == *owner) {
+            member.identities.set_bounds(bounds)?;
+            return Ok(Arc::clone(&member.identities));
         }
         let identities = Arc::new(self.member(bounds));
         let spec = {
@@ -58,20 +72,29 @@ impl Identities {
         if let Some(spec) = spec {
             identities.set_domain(domain, &spec)?;
         }
-        members.insert(name, Arc::clone(&identities));
+        let member = Member {
+            owner: owner.into(),
+            identities: Arc::clone(&identities),
+        };
+        members.insert(name, member);
         self.reports.notify_one();
         Ok(identities)
     }
 
-    /// A cluster is nested in this one no more.
-    pub fn unnest(&self, domain: &str, cluster: &str) {
+    /// The object with the UID `owner` nests its cluster in this one no more.
+    pub fn unnest(&self, domain: &str, cluster: &str, owner: &str) {
         let name = MemberName::new(domain, cluster);
-        let Some(member) = self.members_mut().remove(&name) else {
+        let member = {
+            let mut members = self.members_mut();
+            let is_owner = members.get(&name).is_some_and(|it| *it.owner == *owner);
+            is_owner.then(|| members.remove(&name)).flatten()
+        };
+        let Some(Member { identities, .. }) = member else {
             return;
         };
         // Their counts are others now.
         let mut state = self.lock();
-        let objects = member.lock().objects.names();
+        let objects = identities.lock().objects.names();
         state.unreported.extend(objects);
         self.reports.notify_one();
     }
@@ -106,7 +129,7 @@ impl Identities {
     /// Hands something on to the nested clusters.
     pub(super) fn hand_on(&self, mut each: impl FnMut(&Self)) {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members.values().for_each(|member| each(member));
+        members.values().for_each(|member| each(&member.identities));
     }
 
     /// The nested clusters of a TrustDomain object.
@@ -115,16 +138,15 @@ impl Identities {
         let members = members.iter();
         members
             .filter(|(name, _)| *name.domain == *domain)
-            .map(|(_, member)| Arc::clone(member))
+            .map(|(_, member)| Arc::clone(&member.identities))
             .collect()
     }
 
     /// The nested cluster that an agent is in.
     pub(super) fn cluster_of(&self, domain: &str, agent: &SpiffeId) -> Option<Arc<Self>> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members
-            .get(&MemberName::new(domain, agents_cluster(agent)?))
-            .cloned()
+        let member = members.get(&MemberName::new(domain, agents_cluster(agent)?))?;
+        Some(Arc::clone(&member.identities))
     }
 
     /// What was made of a ClusterSPIFFEID in nested clusters that are settled: TrustDomain object,
@@ -138,7 +160,7 @@ impl Identities {
         }
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         let reports = members.iter().filter_map(|(name, member)| {
-            let state = member.lock();
+            let state = member.identities.lock();
             let served = state.domains.get(&name.domain).filter(|it| it.is_settled)?;
             let report = served.registry.report_of_cluster_spiffe_id(&object.name)?;
             Some((Arc::clone(&name.domain), Arc::clone(&name.cluster), report))
@@ -146,7 +168,7 @@ impl Identities {
         reports.collect()
     }
 
-    fn members_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<MemberName, Arc<Self>>> {
+    fn members_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<MemberName, Member>> {
         self.members.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -257,7 +279,7 @@ mod tests {
     fn pods_of_a_nested_cluster_are_registered_under_its_name() {
         let root = root();
         register(&root, "before", TEMPLATE);
-        let child = root.nest("e", &bounds("child01", &[])).unwrap();
+        let child = root.nest("e", "uid", &bounds("child01", &[])).unwrap();
         see(&child);
         register(&root, "later", "spiffe://e.org/later/{{ .ClusterName }}");
         while child.process_slice() {}
@@ -276,7 +298,7 @@ mod tests {
         root.delete_cluster_spiffe_id("later");
         while child.process_slice() {}
         assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
-        root.unnest("e", "child01");
+        root.unnest("e", "child01", "uid");
         assert_eq!(entries_of(&root, "child01").unwrap(), [""; 0]);
     }
 
@@ -284,7 +306,7 @@ mod tests {
     fn a_cluster_that_was_not_seen_keeps_its_own_agents_waiting_and_nobody_else() {
         let root = root();
         register(&root, "all", TEMPLATE);
-        let child = root.nest("e", &bounds("child01", &[])).unwrap();
+        let child = root.nest("e", "uid", &bounds("child01", &[])).unwrap();
         let unseen = entries_of(&root, "child01").unwrap_err();
         assert!(unseen.contains("not listed yet"), "{unseen}");
         assert_eq!(entries_of(&root, "root"), Ok(Vec::new()));
@@ -304,7 +326,7 @@ mod tests {
     fn the_lists_that_count_everywhere_count_in_nested_clusters() {
         let root = Identities::new(Arc::new(Metrics::new()));
         root.set_domain("e", &spec(json!({}))).unwrap();
-        let child = root.nest("e", &bounds("child01", &[])).unwrap();
+        let child = root.nest("e", "uid", &bounds("child01", &[])).unwrap();
         see(&child);
         let is_told = || child.pod("e", "p").why_none.contains("no ClusterSPIFFEID");
         root.retain_cluster_spiffe_ids(&BTreeSet::new());
@@ -318,7 +340,7 @@ mod tests {
         let root = root();
         register(&root, "all", TEMPLATE);
         see(&root);
-        let child = root.nest("e", &bounds("child01", &[])).unwrap();
+        let child = root.nest("e", "uid", &bounds("child01", &[])).unwrap();
         see(&child);
         let name = root.take_changed_objects().pop_first().unwrap();
         let count = || match root.report(&name).unwrap() {
@@ -327,7 +349,7 @@ mod tests {
         };
         assert_eq!(count(), 2);
         assert!(root.take_changed_objects().is_empty());
-        root.unnest("e", "child01");
+        root.unnest("e", "child01", "uid");
         assert!(
             root.take_changed_objects().contains(&name),
             "its count is another"
@@ -339,12 +361,16 @@ mod tests {
     fn a_cluster_stays_within_its_bounds_and_those_may_change() {
         let root = root();
         register(&root, "all", TEMPLATE);
-        let child = root.nest("e", &bounds("child01", &["/shop/**"])).unwrap();
+        let child = root
+            .nest("e", "uid", &bounds("child01", &["/shop/**"]))
+            .unwrap();
         see(&child);
         assert_eq!(entries_of(&root, "child01").unwrap(), [""; 0]);
         let why = child.pod("e", "p").why_none;
         assert!(why.contains("not allowed in cluster \"child01\""), "{why}");
-        let again = root.nest("e", &bounds("child01", &["/child01/*"])).unwrap();
+        let again = root
+            .nest("e", "uid", &bounds("child01", &["/child01/*"]))
+            .unwrap();
         assert!(Arc::ptr_eq(&again, &child));
         while child.process_slice() {}
         assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
@@ -364,14 +390,30 @@ mod tests {
     fn a_cluster_may_be_nested_in_two_trust_domains_and_each_has_its_own() {
         let root = root();
         register(&root, "all", TEMPLATE);
-        let child = root.nest("other", &bounds("child01", &[])).unwrap();
+        let child = root.nest("other", "uid", &bounds("child01", &[])).unwrap();
         see(&child);
         assert_eq!(entries_of(&root, "child01").unwrap(), [""; 0]);
-        let second = root.nest("e", &bounds("child01", &[])).unwrap();
+        let second = root.nest("e", "uid", &bounds("child01", &[])).unwrap();
         assert!(!Arc::ptr_eq(&second, &child), "it is seen on its own");
         assert!(entries_of(&root, "child01").is_err());
-        root.unnest("other", "child01");
+        root.unnest("other", "child01", "uid");
         see(&second);
         assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
+    }
+
+    #[test]
+    fn an_object_that_came_too_late_takes_nothing_away() {
+        let root = root();
+        register(&root, "all", TEMPLATE);
+        see(&root.nest("e", "uid", &bounds("child01", &[])).unwrap());
+        root.unnest("e", "child01", "another");
+        assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
+        root.nest("e", "another", &bounds("child01", &[])).unwrap();
+        assert!(
+            entries_of(&root, "child01").is_err(),
+            "it is another cluster"
+        );
+        root.unnest("e", "child01", "uid");
+        assert!(entries_of(&root, "child01").is_err());
     }
 }

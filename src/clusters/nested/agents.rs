@@ -11,6 +11,8 @@ use crate::domains::K8sPsatSettings;
 /// A cluster whose pods may attest as agents.
 #[derive(Clone)]
 pub struct AttestingCluster {
+    /// UID of the object that nests it; none for the local one.
+    pub owner: Option<String>,
     /// Which of them.
     pub settings: Arc<K8sPsatSettings>,
     /// Asks the cluster.
@@ -31,13 +33,20 @@ impl AttestingClusters {
         clusters.get(&(domain.to_owned(), name.to_owned())).cloned()
     }
 
-    /// From now on it is `cluster`; without one, none.
-    pub fn set(&self, domain: &str, name: &str, cluster: Option<AttestingCluster>) {
+    /// From now on it is `cluster`.
+    pub fn set(&self, domain: &str, name: &str, cluster: AttestingCluster) {
         let key = (domain.to_owned(), name.to_owned());
         let mut clusters = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match cluster {
-            Some(cluster) => clusters.insert(key, cluster),
-            None => clusters.remove(&key),
-        };
+        clusters.insert(key, cluster);
+    }
+
+    /// It is none any more, if it was that of the object with the UID `owner`.
+    pub fn remove(&self, domain: &str, name: &str, owner: &str) {
+        let key = (domain.to_owned(), name.to_owned());
+        let mut clusters = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_owned = |it: &AttestingCluster| it.owner.as_deref() == Some(owner);
+        if clusters.get(&key).is_some_and(is_owned) {
+            clusters.remove(&key);
+        }
     }
 }

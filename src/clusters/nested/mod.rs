@@ -66,9 +66,11 @@ impl Connection {
         let document = kubeconfig.to_client_kubeconfig();
         let client = build(Config::from_custom_kubeconfig(document, &options).await?)?;
         let (discovered, certificates_api) = watch::channel(None);
+        let (recorder, publish_events) = context.recorder.of_cluster(client.clone());
         let context = Context {
             client: client.clone(),
             identities,
+            recorder,
             certificates_api,
             ..context.clone()
         };
@@ -84,7 +86,7 @@ impl Connection {
         let serve = async move {
             let discover = certificates_api::keep_discovering(client, discovered);
             let serve = bundle::serve(serving, owner, signer, wished, told_published);
-            tokio::join!(discover, serve);
+            tokio::join!(discover, serve, publish_events);
         };
         let work = work(context.clone(), serve, told);
         Ok(Self {

@@ -16,7 +16,7 @@ use crate::clusters::pod_certificates::{Signer, answer};
 use crate::clusters::watch::{News, ObjectKey};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
-use crate::runtime::events::Severity;
+use crate::runtime::events::{Recorder, Severity};
 
 /// Requests that are worked on at the same time.
 const CONCURRENCY: usize = 32;
@@ -222,7 +222,7 @@ impl Desk {
                 if self.greeted.len() >= REMEMBERED {
                     self.greeted.clear();
                 }
-                let mut greet = |uid: &str, object, note: &str| {
+                let mut greet = |recorder: &Recorder, uid: &str, object, note: &str| {
                     let is_told = self.greeted.contains(uid)
                         || recorder.publish(
                             object,
@@ -236,13 +236,18 @@ impl Desk {
                     }
                 };
                 let note = format!("X.509-SVID {} until {until}", entry.spiffe_id);
-                greet(&attempted.request.spec.pod_uid, pod, &note);
+                greet(recorder, &attempted.request.spec.pod_uid, pod, &note);
                 let note = format!(
                     "first identity issued: {} to pod {}/{}",
                     entry.spiffe_id, name.0, attempted.request.spec.pod_name
                 );
                 let object = answer::source_reference(&entry.source);
-                greet(&entry.source.uid, object, &note);
+                greet(
+                    &self.context.home_recorder,
+                    &entry.source.uid,
+                    object,
+                    &note,
+                );
                 self.forget(name);
             }
             Outcome::Denied(answer) => {

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::NestedCluster;
 use crate::clusters::cache::Cache;
-use crate::controllers::nested_cluster::settings::name_of;
+use crate::controllers::nested_cluster::settings::{name_of, name_taken};
 use crate::controllers::nested_cluster::worker::Worker;
 use crate::registration::bounds::ClusterBounds;
 use crate::runtime::backoff::Backoff;
@@ -96,9 +96,13 @@ impl Supervised {
     ) -> Self {
         let domain = object.spec.trust_domain_ref.name.clone();
         let cluster = name_of(object);
-        if let Ok(none_yet) = ClusterBounds::parse(&cluster, &[], &[]) {
+        let all = objects.all();
+        let spec = context.caches.trust_domains.get("", &domain);
+        let taken = name_taken(object, spec.as_deref(), all.iter().map(AsRef::as_ref));
+        if let (None, Ok(none_yet)) = (taken, ClusterBounds::parse(&cluster, &[], &[])) {
             // Fails where the trust domain's spec is broken, which its own status says.
-            let _ = context.identities.nest(&domain, &none_yet);
+            let uid = Self::uid_of(object);
+            let _ = context.identities.nest(&domain, &uid, &none_yet);
         }
         let work = work(context.clone(), Arc::clone(objects), object.name_any());
         Self {
@@ -110,11 +114,17 @@ impl Supervised {
     }
 
     async fn end(self, context: &Context) {
-        self.work.abort();
+        let Self {
+            uid,
+            domain,
+            cluster,
+            work,
+        } = self;
+        work.abort();
         // Only once it has ended does it not serve the cluster again.
-        let _ = self.work.await;
-        context.attesting.set(&self.domain, &self.cluster, None);
-        context.identities.unnest(&self.domain, &self.cluster);
+        let _ = work.await;
+        context.attesting.remove(&domain, &cluster, &uid);
+        context.identities.unnest(&domain, &cluster, &uid);
     }
 }
 

@@ -36,13 +36,23 @@ impl Worker {
     pub(super) async fn remove(&mut self, object: &NestedCluster) -> Result<(), ReconcileError> {
         let domain = &object.spec.trust_domain_ref.name;
         let cluster = name_of(object);
-        self.context.attesting.set(domain, &cluster, None);
-        self.context.identities.unnest(domain, &cluster);
+        let uid = object.uid().unwrap_or_default();
+        self.context.attesting.remove(domain, &cluster, &uid);
+        self.context.identities.unnest(domain, &cluster, &uid);
         if !self.leads() || !object.finalizers().iter().any(|it| it == FINALIZER) {
             return Ok(());
         }
-        self.evict(domain, &cluster).await?;
-        match self.withdraw(object).await {
+        // What has the name of another's cluster is the other's.
+        let is_served = self.name_taken(object).is_none();
+        if is_served {
+            self.evict(domain, &cluster).await?;
+        }
+        let withdrawn = if is_served {
+            self.withdraw(object).await
+        } else {
+            Ok(())
+        };
+        match withdrawn {
             Ok(()) => {}
             Err(problem) if is_over(object) => {
                 let left = left(object);

@@ -11,6 +11,8 @@ use crate::controllers::nested_cluster::settings::{NameTaken, name_of};
 const REACHABLE: &str = "Reachable";
 const CREDENTIALS_VALID: &str = "CredentialsValid";
 const REGISTERED: &str = "Registered";
+/// The cluster has another NestedCluster; present only then.
+const DUPLICATE: &str = "Duplicate";
 const BUNDLE_SYNCED: &str = "BundleSynced";
 
 /// How long before its end a credential is warned of.
@@ -33,6 +35,8 @@ pub(super) struct Seen {
     pub(super) expires_at: Option<Timestamp>,
     /// What is known of the API server.
     pub(super) contact: Contact,
+    /// Another NestedCluster that leads to the same cluster.
+    pub(super) twin: Option<String>,
     /// What became of the bundle in the cluster; none without a connection.
     pub(super) published: Option<Published>,
     /// What the cluster's pods still wait for; none once all were seen.
@@ -156,6 +160,11 @@ fn conditions(seen: &Seen, now: Timestamp) -> Vec<Report> {
     );
     let mut reports = vec![ready];
     reports.extend(parts);
+    if let Some(twin) = &seen.twin {
+        let message =
+            format!("NestedCluster {twin} leads to the same cluster: its pods count twice");
+        reports.push(Report::new(DUPLICATE, true, "SameCluster", message));
+    }
     if seen.kubeconfig_problem.is_none() && seen.contact.trouble.is_none() && seen.unseen.is_some()
     {
         let message = seen.unseen.clone().unwrap_or_default();

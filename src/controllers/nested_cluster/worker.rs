@@ -14,7 +14,7 @@ use crate::clusters::identities::Identities;
 use crate::clusters::nested::{AttestingCluster, Connection};
 use crate::clusters::reviews::Reviews;
 use crate::clusters::{CallError, call};
-use crate::controllers::nested_cluster::settings::{ClusterSettings, name_taken};
+use crate::controllers::nested_cluster::settings::{ClusterSettings, NameTaken, name_taken};
 use crate::controllers::nested_cluster::status::{self, Problem, Seen};
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
 use crate::domains::label_value;
@@ -161,7 +161,8 @@ impl Worker {
             }
         };
         let identities = &self.context.identities;
-        let identities = match identities.nest(&settings.domain, &settings.bounds) {
+        let uid = object.uid().unwrap_or_default();
+        let identities = match identities.nest(&settings.domain, &uid, &settings.bounds) {
             Ok(identities) => identities,
             Err(error) => {
                 let problem = Problem::new("TrustDomainInvalid", error.to_string());
@@ -172,7 +173,7 @@ impl Worker {
             }
         };
         let kubeconfig_problem = self.connect(object, &settings, &identities).await?;
-        self.attest(&settings);
+        self.attest(&settings, uid);
         self.wish(object);
         Ok(self.look(&settings, &identities, kubeconfig_problem))
     }
@@ -180,13 +181,18 @@ impl Worker {
     fn settings(&self, object: &NestedCluster) -> Result<ClusterSettings, Problem> {
         let settings = ClusterSettings::parse(object)
             .map_err(|error| Problem::new("InvalidSpec", error.to_string()))?;
-        let domain = self.context.caches.trust_domains.get("", &settings.domain);
-        let all = self.objects.all();
-        let others = all.iter().map(AsRef::as_ref);
-        match name_taken(object, domain.as_deref(), others) {
+        match self.name_taken(object) {
             Some(taken) => Err(taken.into()),
             None => Ok(settings),
         }
+    }
+
+    /// Who has the better claim to the cluster's name.
+    pub(super) fn name_taken(&self, object: &NestedCluster) -> Option<NameTaken> {
+        let domain = &object.spec.trust_domain_ref.name;
+        let domain = self.context.caches.trust_domains.get("", domain);
+        let all = self.objects.all();
+        name_taken(object, domain.as_deref(), all.iter().map(AsRef::as_ref))
     }
 
     /// Connects by the kubeconfig that the Secret has now; one that is wrong leaves the one before in
@@ -278,16 +284,20 @@ impl Worker {
     }
 
     /// Lets the cluster's agents attest, or none.
-    fn attest(&self, settings: &ClusterSettings) {
-        let connected = self.connection.as_ref();
-        let cluster = settings.agents.as_ref().zip(connected);
-        let cluster = cluster.map(|(agents, connected)| AttestingCluster {
+    fn attest(&self, settings: &ClusterSettings, uid: String) {
+        let name = settings.bounds.cluster_name();
+        let attesting = &self.context.attesting;
+        let (Some(agents), Some(connected)) = (&settings.agents, &self.connection) else {
+            attesting.remove(&settings.domain, name, &uid);
+            return;
+        };
+        let cluster = AttestingCluster {
+            owner: Some(uid),
             settings: Arc::new(agents.clone()),
             reviews: Reviews::new(connected.connection.context.client.clone()),
             turns: Arc::clone(&connected.connection.reviews),
-        });
-        let name = settings.bounds.cluster_name();
-        self.context.attesting.set(&settings.domain, name, cluster);
+        };
+        attesting.set(&settings.domain, name, cluster);
     }
 
     /// Says what is to be published in the cluster.
@@ -313,8 +323,17 @@ impl Worker {
         let kubeconfig = connected.map(|connected| &connected.kubeconfig);
         let contact = connected.map(|it| it.connection.contact.borrow().clone());
         let agents = self.agents(&settings.domain, settings.bounds.cluster_name());
+        let uid = contact.as_ref().and_then(|contact| contact.uid.as_ref());
+        let all = self.objects.all();
+        let twin = all.iter().find(|other| {
+            let found = other.status.as_ref().and_then(|it| it.cluster_uid.as_ref());
+            other.spec.trust_domain_ref.name == settings.domain
+                && other.name_any() != self.name
+                && uid.is_some_and(|uid| found == Some(uid))
+        });
         Seen {
             spec_problem: None,
+            twin: twin.map(|twin| twin.name_any()),
             kubeconfig_problem,
             is_connected: connected.is_some(),
             server: kubeconfig.map(|it| it.server.url.as_str().to_owned()),

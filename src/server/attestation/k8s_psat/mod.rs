@@ -37,6 +37,7 @@ pub async fn authenticate(
         settings,
         reviews,
         turns,
+        ..
     } = &cluster;
     let status = {
         // Fails only once the semaphore is closed, which never happens.

@@ -213,6 +213,7 @@ async fn evidence(
                 let own = attestors.k8s_psat.as_ref();
                 let own = own.filter(|settings| settings.cluster == name);
                 let own = own.map(|settings| AttestingCluster {
+                    owner: None,
                     settings: Arc::new(settings.clone()),
                     reviews: Reviews::new(process.client.clone()),
                     turns: Arc::clone(&context.reviews),
