@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Resource;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::renew::{presented, sign, svid_to_proto};
-use super::{alias, failed};
+use super::{entries, failed};
 use crate::clusters::reviews::Reviews;
 use crate::domains::{AttestorSettings, CaBundle, X509PopSettings};
 use crate::runtime::clock;
@@ -31,6 +30,8 @@ use crate::store::{CaBundleError, ca_bundle};
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an attestation may take in all, turns that are waited for included.
 const TIMEOUT: Duration = Duration::from_mins(1);
+/// After which time a record that could not be written is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 type Answer = Result<AttestAgentResponse, Status>;
 
@@ -94,7 +95,7 @@ async fn record(
 ) -> Answer {
     let Evidence { id, alias, .. } = evidence;
     let agents = &context.stores.agents;
-    let svid = sign(context, &id, csr, clock::now());
+    let svid = sign(context, &id, csr, clock::now()).await;
     let svid = match svid {
         Ok(svid) => svid,
         // Whoever is banned hears nothing else.
@@ -110,17 +111,29 @@ async fn record(
         selectors: evidence.selectors,
         cluster: evidence.cluster,
         node_name: evidence.node_name,
+        alias,
         svid: presented(&svid),
     };
-    let recorded = agents.attest(&attestation).await;
-    let recorded = recorded.map_err(|error| match error {
+    let recorded = loop {
+        match agents.attest(&attestation).await {
+            // A token was used up for it.
+            Err(error) if !attestation.can_reattest && error.is_passing() => sleep(PAUSE).await,
+            recorded => break recorded,
+        }
+    };
+    recorded.map_err(|error| match error {
         AgentError::Denied {
             reason: AgentDenial::Banned,
         } => banned(),
         error => failed("failed to create attested agent", &error),
     })?;
-    if let (Some(alias), Some(owner)) = (alias, recorded.owner_ref(&())) {
-        alias::make(context, &attestation.id, &alias, owner).await?;
+    if attestation.alias.is_some() {
+        let entries = entries(context);
+        let made = agents.make_alias(&entries, &context.object, &attestation.id);
+        if let Err(error) = made.await {
+            let (agent, error) = (&attestation.id, crate::error_chain(&error));
+            tracing::warn!(%agent, error, "the entry of the agent's join token is made later");
+        }
     }
     tracing::info!(
         trust_domain = %context.trust_domain,
