@@ -12,6 +12,7 @@ use crate::authority::Authority;
 use crate::domains::ServerSettings;
 use crate::runtime::context::Context;
 use crate::server::caller::Caller;
+use crate::server::capped::Told;
 use crate::server::rate_limit::{Limit, RateLimits};
 use crate::server::workers::Workers;
 use crate::spiffe::TrustDomainName;
@@ -46,6 +47,8 @@ pub struct ServerContext {
     /// When the server was started.
     pub started: Instant,
     limits: RateLimits,
+    /// What was told of lifetimes that were cut short.
+    pub(super) told_caps: Told,
     /// Turns for calls that are open to everybody, which cost memory before it is known who calls.
     pub(super) strangers: Semaphore,
 }
@@ -74,6 +77,7 @@ impl ServerContext {
             own_chain: watch::Sender::default(),
             started: Instant::now(),
             limits: RateLimits::default(),
+            told_caps: Told::default(),
             strangers: Semaphore::new(MAX_STRANGERS),
         }
     }
