@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 use super::renew::{presented, sign, svid_to_proto};
 use super::{entries, failed};
 use crate::clusters::reviews::Reviews;
-use crate::domains::{AttestorSettings, CaBundle, X509PopSettings};
+use crate::domains::{AttestorSettings, CaBundle, X509PopSettings, X509PopTrust};
 use crate::runtime::clock;
 use crate::server::attestation::{Evidence, MAX_PAYLOAD, join_token, k8s_psat, x509pop};
 use crate::server::caller::Caller;
@@ -193,11 +193,15 @@ async fn evidence(
             },
         ) => {
             let roots = roots(context, settings).await?;
-            let path = &settings.path;
             let now = clock::now();
-            x509pop::attest(trust_domain, path, &roots, payload, now, move |challenge| {
-                conversation.exchange(challenge)
-            })
+            x509pop::attest(
+                trust_domain,
+                settings,
+                &roots,
+                payload,
+                now,
+                move |challenge| conversation.exchange(challenge),
+            )
             .await
         }
         (other, _) => {
@@ -213,9 +217,13 @@ async fn roots(
     context: &ServerContext,
     settings: &X509PopSettings,
 ) -> Result<Vec<CertificateDer<'static>>, Status> {
-    let reference = match &settings.roots {
-        CaBundle::Inline(roots) => return Ok(roots.clone()),
-        CaBundle::Stored(reference) => reference,
+    let reference = match &settings.trust {
+        X509PopTrust::Cas(CaBundle::Inline(roots)) => return Ok(roots.clone()),
+        X509PopTrust::Cas(CaBundle::Stored(reference)) => reference,
+        X509PopTrust::Svids { .. } => {
+            let authority = context.authority()?;
+            return Ok(authority.bundle().roots().cloned().collect());
+        }
     };
     let process = &context.process;
     let roots = ca_bundle(process.client.clone(), &process.namespace, reference).await;
