@@ -116,6 +116,7 @@ async fn while_the_api_server_is_away_known_agents_are_served_and_others_wait() 
 async fn a_join_token_is_not_lost_with_the_entry_that_was_asked_for_with_it() {
     let own = ControlPlane::start(Options::default()).await;
     let world = World::without_trust_domain(&own).await;
+    own.ensure_namespace("spiffe-system").await;
     let proxy = FaultyApiServer::before(&own).await;
     let operator = Operator::start_as(proxy.kubeconfig(), "spiffe-system", &[]).await;
     let served = Served::of(world, &operator, "1h").await;
