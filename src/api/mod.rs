@@ -12,6 +12,7 @@ mod cluster_static_entry;
 pub mod conditions;
 mod definitions;
 pub mod duration;
+mod entry_schema;
 mod node_attestors;
 mod registration_entry;
 mod schema;

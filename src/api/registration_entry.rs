@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{entry_schema, schema};
 
 /// One registration entry that was made through the Entry API of the SPIRE server API.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,22 +22,27 @@ use super::schema;
     printcolumn = r#"{ "name": "Hint", "type": "string", "jsonPath": ".spec.hint", "priority": 1 }"#,
     printcolumn = r#"{ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }"#
 )]
+#[schemars(extend("x-kubernetes-validations" = [
+    entry_schema::of_one_trust_domain()[0],
+    entry_schema::of_one_trust_domain()[1],
+    entry_schema::stored_is_prefetched(),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct RegistrationEntrySpec {
     /// ID of the entry: the one that the caller chose, or a random UUID. With the trust domain it
     /// determines the name of this object, so it never changes.
     #[serde(rename = "entryID")]
-    #[schemars(schema_with = "schema::entry_id")]
+    #[schemars(schema_with = "entry_schema::entry_id")]
     pub entry_id: String,
     /// SPIFFE ID of the entry: with a path, and not under `/spire`. Its trust domain is the one
     /// that serves the entry.
     #[serde(rename = "spiffeID")]
-    #[schemars(schema_with = "schema::spiffe_id")]
+    #[schemars(schema_with = "entry_schema::workload_id")]
     pub spiffe_id: String,
     /// SPIFFE ID of the agent, server or node alias that may fetch the identity on the workload's
     /// behalf.
     #[serde(rename = "parentID")]
-    #[schemars(schema_with = "schema::spiffe_id")]
+    #[schemars(schema_with = "entry_schema::parent_id")]
     pub parent_id: String,
     /// Selectors, each `type:value`; a workload must have all of them. At least one.
     #[schemars(schema_with = "schema::selectors")]
@@ -52,7 +57,7 @@ pub struct RegistrationEntrySpec {
         rename = "x509SVIDTTL",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "entry_schema::entry_lifetime")]
     pub x509_svid_ttl: Option<String>,
     /// Lifetime of JWT-SVIDs, such as `300s`. Unset: the trust domain's default.
     #[serde(
@@ -60,10 +65,11 @@ pub struct RegistrationEntrySpec {
         rename = "jwtSVIDTTL",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "entry_schema::entry_lifetime")]
     pub jwt_svid_ttl: Option<String>,
     /// DNS names, in the order in which the certificate carries them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "entry_schema::dns_names")]
     pub dns_names: Vec<String>,
     /// Tells a workload that holds several identities which one this is; at most 1024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,8 @@ const MAX_HINT_LENGTH: u32 = 1024;
 const MAX_OBJECT_NAME_LENGTH: u32 = 253;
 
 /// What Go's `time.ParseDuration` reads; `duration()` then refuses what does not fit 64 bits.
-const DURATION_FORM: &str = r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
+pub(super) const DURATION_FORM: &str =
+    r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
 /// A trust domain name.
 const TRUST_DOMAIN: &str = "^[a-z0-9._-]{1,255}$";
 /// A trust domain name, or a SPIFFE ID of which only the trust domain counts.
@@ -26,9 +27,7 @@ const TRUST_DOMAIN_OR_ID: &str =
 /// A SPIFFE ID that may be a trust domain's own. Segments of dots only are left to the parser.
 pub(super) const SPIFFE_ID: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)*$";
 /// A SPIFFE ID with a path, as entries need it.
-const SPIFFE_ID_WITH_PATH: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)+$";
-/// The ID of an entry, as spire-server takes it.
-const ENTRY_ID: &str = "^[-.0-9A-Z_a-z]{1,255}$";
+pub(super) const SPIFFE_ID_WITH_PATH: &str = "^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)+$";
 /// A selector: its type has no colon, its value is not empty.
 const SELECTOR: &str = r"^[^:]+:[\s\S]+$";
 /// One segment of a SPIFFE ID's path with more than dots in it.
@@ -54,7 +53,7 @@ pub(super) fn pod_certificate_lifetime(_: &mut SchemaGenerator) -> Schema {
     duration_of(&[at_least("1h")])
 }
 
-fn duration_of(further: &[Value]) -> Schema {
+pub(super) fn duration_of(further: &[Value]) -> Schema {
     let well_formed = json!({
         "rule": format!("self.matches(r'{DURATION_FORM}') && duration(self) >= duration('0s')"),
         "message": "must be a duration as Go writes it, zero or more: one or more numbers, each \
@@ -193,19 +192,6 @@ pub(super) fn admin_ids(_: &mut SchemaGenerator) -> Schema {
         "items": { "type": "string", "pattern": SPIFFE_ID_WITH_PATH },
         "maxItems": 256,
         "x-kubernetes-list-type": "set",
-    })
-}
-
-/// The ID of an entry, for good.
-pub(super) fn entry_id(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": 255,
-        "pattern": ENTRY_ID,
-        "x-kubernetes-validations": [{
-            "rule": "self == oldSelf",
-            "message": "must not change: it determines the name of the object",
-        }],
     })
 }
 

@@ -39,7 +39,8 @@ pub struct ServerSpec {
 /// Limits of calls, each by the address that they come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerRateLimit {
-    /// Limits attestations to one a second.
+    /// Limits attestations to one a second; those by `k8s_psat` to 50 a second from one address, as
+    /// agents of a cluster may share one, and to 200 a second from all.
     #[serde(default = "yes")]
     pub attestation: bool,
     /// Limits signatures to 500 a second.

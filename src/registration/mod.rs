@@ -44,7 +44,7 @@ pub use lifetimes::{ExceedingTtl, Lifetimes};
 pub use registration_entry::{
     RegistrationEntryError, parse_registration_entry, registration_entry_name,
 };
-pub use registry::{Registry, Right};
+pub use registry::{Registry, Right, WriteBlocks};
 pub use report::{
     Change, ClusterSpiffeIdReport, InForce, MatchOutcome, Obstacle, PodReport, RemovalCause,
     StaticEntryReport,

@@ -5,6 +5,8 @@
 pub enum Access {
     /// Everybody, also without a certificate.
     Anyone,
+    /// Everybody, to show who they are.
+    Attestation,
     /// Attested agents.
     Agent,
     /// Attested agents, administrators and callers on the administration socket.
@@ -24,8 +26,8 @@ impl Access {
     pub fn to(method: &str) -> Option<Self> {
         let (service, method) = method.strip_prefix('/')?.split_once('/')?;
         let access = match (service, method) {
-            ("spire.api.server.agent.v1.Agent", "AttestAgent")
-            | ("spire.api.server.bundle.v1.Bundle", "GetBundle") => Self::Anyone,
+            ("spire.api.server.agent.v1.Agent", "AttestAgent") => Self::Attestation,
+            ("spire.api.server.bundle.v1.Bundle", "GetBundle") => Self::Anyone,
             ("spire.api.server.agent.v1.Agent", "RenewAgent" | "PostStatus")
             | (
                 "spire.api.server.entry.v1.Entry",
@@ -75,7 +77,7 @@ mod tests {
             ))
         };
         for (service, method, expected) in [
-            ("Agent", "AttestAgent", Access::Anyone),
+            ("Agent", "AttestAgent", Access::Attestation),
             ("Agent", "RenewAgent", Access::Agent),
             ("Agent", "PostStatus", Access::Agent),
             ("Agent", "ListAgents", Access::Admin),

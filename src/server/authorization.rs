@@ -9,10 +9,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http_body_util::Limited;
 use prost::Message;
 use prost_types::Any;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::{Code, Status};
@@ -26,12 +28,17 @@ use crate::server::caller::{Caller, PeerSvid};
 use crate::server::context::ServerContext;
 use crate::server::proto::types::PermissionDeniedDetails;
 use crate::server::proto::types::permission_denied_details::Reason;
+use crate::server::turns::Turn;
 use crate::spiffe::SpiffeId;
 use crate::store::agents::{AgentDenial, AgentError, PresentedSvid};
 
-/// Longest body of a call that is open to everybody, in bytes: evidence of an agent with a
-/// certificate request, and answers to challenges.
-const MAX_MESSAGE: usize = 256 * 1024;
+/// Longest body of an attestation in bytes: evidence of an agent with a certificate request, and an
+/// answer to a challenge.
+const MAX_ATTESTATION: usize = 160 * 1024;
+/// Longest body in bytes of another call that is open to everybody: it asks for a few fields.
+const MAX_QUESTION: usize = 4 * 1024;
+/// How long it may take until a call that is open to everybody was heard.
+const HEARING: Duration = Duration::from_secs(5);
 
 /// By what right a call is made.
 #[derive(Clone, Debug)]
@@ -128,21 +135,63 @@ where
             count(&context, &method, &authorized);
             match authorized {
                 Ok(authorized) => {
-                    let is_for_anyone = matches!(authorized, Authorized::Anyone);
                     request.extensions_mut().insert(authorized);
-                    if !is_for_anyone {
-                        return inner.call(request).await;
-                    }
-                    let Ok(_turn) = context.strangers.try_acquire() else {
-                        let busy = "too many calls that are open to everybody; try again";
-                        return Ok(Status::resource_exhausted(busy).into_http());
+                    let longest = match access {
+                        Access::Attestation => MAX_ATTESTATION,
+                        Access::Anyone => MAX_QUESTION,
+                        _ => return inner.call(request).await,
                     };
-                    let request = request.map(|body| Body::new(Limited::new(body, MAX_MESSAGE)));
-                    inner.call(request).await
+                    let turn = turn(&context, access, &caller);
+                    let mut request = request.map(|body| Body::new(Limited::new(body, longest)));
+                    request.extensions_mut().insert(turn.clone());
+                    let heard = timeout(HEARING, inner.call(request));
+                    tokio::select! {
+                        answer = heard => answer.unwrap_or_else(|_| {
+                            let late = "the message took too long to come";
+                            Ok(Status::deadline_exceeded(late).into_http())
+                        }),
+                        status = turn.lost() => Ok(status.into_http()),
+                    }
                 }
                 Err(status) => Ok(status.into_http()),
             }
         })
+    }
+}
+
+/// What a call holds for as long as it costs something: a turn, where it is a stranger's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StrangersTurn(Option<Turn>);
+
+/// Whoever attests is a stranger, also with an X.509-SVID: any workload has one.
+fn turn(context: &ServerContext, access: Access, caller: &Caller) -> StrangersTurn {
+    let turn = match (access, caller) {
+        (_, Caller::Anonymous { address })
+        | (Access::Attestation, Caller::Peer { address, .. }) => {
+            Some(context.strangers.take(*address))
+        }
+        _ => None,
+    };
+    StrangersTurn(turn)
+}
+
+impl StrangersTurn {
+    /// That of `request`.
+    ///
+    /// # Errors
+    /// `Internal` where it is not open to everybody, which is a bug.
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        let turn = request.extensions().get().cloned();
+        turn.ok_or_else(|| Status::internal("the call has no turn"))
+    }
+
+    /// Waits until somebody else needs the turn, and says so.
+    pub(super) async fn lost(&self) -> Status {
+        match &self.0 {
+            Some(turn) => turn.lost().await,
+            None => std::future::pending().await,
+        }
+        Status::resource_exhausted("too many calls that are open to everybody; try again")
     }
 }
 
@@ -164,7 +213,7 @@ async fn authorize(
 ) -> Result<Authorized, Status> {
     let denied = || Err(denial(method, None));
     match (access, caller) {
-        (Access::Anyone, _) => Ok(Authorized::Anyone),
+        (Access::Anyone | Access::Attestation, _) => Ok(Authorized::Anyone),
         (Access::Local | Access::Admin | Access::AgentOrAdmin, Caller::Local) => {
             Ok(Authorized::Admin)
         }

@@ -14,6 +14,7 @@ use crate::runtime::context::Context;
 use crate::server::caller::Caller;
 use crate::server::capped::Told;
 use crate::server::rate_limit::{Limit, RateLimits};
+use crate::server::turns::Turns;
 use crate::server::workers::Workers;
 use crate::spiffe::TrustDomainName;
 use crate::store::{AuthorityCommands, DomainStores};
@@ -21,8 +22,10 @@ use crate::store::{AuthorityCommands, DomainStores};
 /// How long a watch may lag behind a write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Most calls at a time that are open to everybody.
+/// Most calls at a time of strangers.
 const MAX_STRANGERS: usize = 512;
+/// Most tokens at a time of which a cluster is asked whose they are.
+const MAX_REVIEWS: usize = 32;
 
 /// One trust domain's server.
 pub struct ServerContext {
@@ -49,8 +52,10 @@ pub struct ServerContext {
     limits: RateLimits,
     /// What was told of lifetimes that were cut short.
     pub(super) told_caps: Told,
-    /// Turns for calls that are open to everybody, which cost memory before it is known who calls.
-    pub(super) strangers: Semaphore,
+    /// Turns for calls that cost memory before it is known who calls.
+    pub(super) strangers: Turns,
+    /// Turns for questions to a cluster whose token it is that somebody shows.
+    pub(super) reviews: Semaphore,
 }
 
 impl ServerContext {
@@ -78,7 +83,8 @@ impl ServerContext {
             started: Instant::now(),
             limits: RateLimits::default(),
             told_caps: Told::default(),
-            strangers: Semaphore::new(MAX_STRANGERS),
+            strangers: Turns::new(MAX_STRANGERS),
+            reviews: Semaphore::new(MAX_REVIEWS),
         }
     }
 

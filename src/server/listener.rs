@@ -1,13 +1,13 @@
 //! The TCP port: connections become callers, by a TLS handshake that is bounded in time.
 //!
 //! Connections cost memory before anybody has shown who they are, so of those there are never more
-//! than a fixed number: where one more comes, the oldest of the address that has most goes. A well-meaning client is done within
-//! milliseconds, and tries again otherwise.
+//! than a fixed number ([`super::turns`]). A well-meaning client is done within milliseconds, and
+//! tries again otherwise.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::server::caller::{Caller, PeerSvid};
 use crate::server::connection::Connection;
+use crate::server::turns::{Turns, remove_one};
 
 /// Longest time for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,15 +37,24 @@ pub(super) type TlsConnection = Connection<TlsStream<TcpStream>>;
 /// Where finished connections go.
 pub(super) type Sender = mpsc::Sender<io::Result<TlsConnection>>;
 
+/// Where finished connections go, by who calls.
+#[derive(Clone)]
+pub(super) struct Senders {
+    /// Those of callers without a certificate.
+    pub(super) anonymous: Sender,
+    /// Those of callers with an X.509-SVID.
+    pub(super) peers: Sender,
+}
+
 /// Accepts connections for ever, each with the TLS configuration of its moment; without one they
 /// are closed at once. All connections end with `end`.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
-    connections: Sender,
+    connections: Senders,
     end: CancellationToken,
 ) {
-    let anonymous = Arc::new(Anonymous::default());
+    let anonymous = Arc::new(Turns::new(MAX_ANONYMOUS));
     let mut handshakes: VecDeque<(IpAddr, AbortOnDropHandle<()>)> = VecDeque::new();
     loop {
         let (stream, address) = match listener.accept().await {
@@ -79,8 +89,8 @@ async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     address: SocketAddr,
-    anonymous: Arc<Anonymous>,
-    connections: Sender,
+    anonymous: Arc<Turns>,
+    connections: Senders,
     end: CancellationToken,
 ) {
     // Without it small answers wait for acknowledgements; that it cannot be set harms nothing.
@@ -96,70 +106,25 @@ async fn handshake(
             return;
         }
     };
+    let address = address.ip();
     let leaf = stream.get_ref().1.peer_certificates();
-    let caller = match leaf.and_then(|chain| chain.first()) {
-        None => {
-            anonymous.admit(address.ip(), &end);
-            Caller::Anonymous {
-                address: address.ip(),
-            }
-        }
+    let peer = match leaf.and_then(|chain| chain.first()) {
+        None => None,
         Some(leaf) => match PeerSvid::read(leaf) {
-            Some(svid) => Caller::Peer {
-                address: address.ip(),
-                svid: Arc::new(svid),
-            },
+            Some(svid) => Some(Arc::new(svid)),
             None => return,
         },
     };
+    let (caller, connections) = match peer {
+        None => (Caller::Anonymous { address }, connections.anonymous),
+        Some(svid) => (Caller::Peer { address, svid }, connections.peers),
+    };
+    let is_anonymous = caller.svid().is_none();
+    // From here on `end` is cancelled when the connection is dropped, wherever that is.
+    let connection = Connection::new(stream, caller, end.clone());
+    if is_anonymous {
+        anonymous.count(address, &end);
+    }
     // Fails only once the server ends.
-    let _ = connections
-        .send(Ok(Connection::new(stream, caller, end)))
-        .await;
-}
-
-/// The connections of callers without a certificate, oldest first.
-#[derive(Default)]
-struct Anonymous {
-    open: Mutex<VecDeque<(IpAddr, CancellationToken)>>,
-}
-
-impl Anonymous {
-    /// Lets one more in, which ends when `end` is cancelled; of too many one goes.
-    fn admit(&self, address: IpAddr, end: &CancellationToken) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(_, end)| !end.is_cancelled());
-        if open.len() >= MAX_ANONYMOUS
-            && let Some(removed) = remove_one(&mut open)
-        {
-            removed.cancel();
-        }
-        open.push_back((address, end.clone()));
-    }
-}
-
-/// Takes the oldest of the address that has most, so that nobody drives out others.
-fn remove_one<T>(items: &mut VecDeque<(IpAddr, T)>) -> Option<T> {
-    let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    for (address, _) in items.iter() {
-        *counts.entry(*address).or_default() += 1;
-    }
-    let (most, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-    let oldest = items.iter().position(|(address, _)| *address == most)?;
-    items.remove(oldest).map(|(_, item)| item)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_has_most_loses_the_oldest() {
-        let address = |last| IpAddr::from([127, 0, 0, last]);
-        let items = [(1, "old"), (2, "a"), (2, "b"), (3, "new"), (2, "c")];
-        let mut items: VecDeque<_> = items.map(|(last, item)| (address(last), item)).into();
-        assert_eq!(remove_one(&mut items), Some("a"));
-        assert_eq!(remove_one(&mut items), Some("b"));
-        assert_eq!(items.len(), 3);
-    }
+    let _ = connections.send(Ok(connection)).await;
 }

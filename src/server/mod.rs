@@ -21,6 +21,7 @@ pub mod rate_limit;
 mod serve;
 mod services;
 mod tls;
+mod turns;
 mod validity;
 pub mod workers;
 

@@ -19,7 +19,8 @@ const MAX_WAIT: Duration = Duration::from_secs(25);
 const ATTESTATION: u32 = 1;
 /// Attestations a second of one cluster, whose agents may all come from one address.
 const CLUSTER_ATTESTATION: u32 = 50;
-/// Attestations a second of one cluster from all addresses, each of which asks its API server.
+/// Attestations a second of one cluster from all addresses, by tokens that the cluster knows: whoever
+/// has none uses up nothing that others need.
 const WHOLE_CLUSTER_ATTESTATION: u32 = 200;
 /// Signatures a second from one address; of each kind.
 const SIGNING: u32 = 500;
@@ -35,6 +36,8 @@ pub enum Limit<'a> {
     Attestation,
     /// Attestation of an agent of a cluster that is known.
     ClusterAttestation(&'a str),
+    /// Attestation of an agent whose token its cluster knows.
+    WholeClusterAttestation(&'a str),
     /// X.509 signatures.
     X509Signing,
     /// JWT signatures.
@@ -100,7 +103,9 @@ impl RateLimits {
             return Ok(());
         };
         let is_on = match limit {
-            Limit::Attestation | Limit::ClusterAttestation(_) => settings.attestation,
+            Limit::Attestation
+            | Limit::ClusterAttestation(_)
+            | Limit::WholeClusterAttestation(_) => settings.attestation,
             Limit::X509Signing | Limit::JwtSigning | Limit::WitSigning => settings.signing,
             Limit::Publishing | Limit::Status => true,
         };
@@ -113,8 +118,11 @@ impl RateLimits {
             Limit::Attestation => turn(&self.attestation, &address, count).await,
             Limit::ClusterAttestation(cluster) => {
                 let key = (address, cluster.to_owned());
-                turn(&self.cluster_attestation, &key, count).await?;
-                turn(&self.whole_cluster_attestation, &key.1, count).await
+                turn(&self.cluster_attestation, &key, count).await
+            }
+            Limit::WholeClusterAttestation(cluster) => {
+                let key = cluster.to_owned();
+                turn(&self.whole_cluster_attestation, &key, count).await
             }
             Limit::X509Signing => turn(&self.x509_signing, &address, count).await,
             Limit::JwtSigning => turn(&self.jwt_signing, &address, count).await,
@@ -199,6 +207,24 @@ mod tests {
         wait(&other).await.unwrap();
         wait(&Caller::Local).await.unwrap();
         wait(&Caller::Local).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn addresses_without_a_token_of_the_cluster_use_up_nothing_of_others() {
+        let limits = RateLimits::default();
+        let settings = ServerRateLimit::default();
+        let one = Limit::ClusterAttestation("one");
+        let whole = Limit::WholeClusterAttestation("one");
+        for last in 1..=8 {
+            let stranger = anonymous(&format!("127.0.0.{last}"));
+            limits.wait(&settings, one, &stranger, 50).await.unwrap();
+        }
+        let agent = anonymous("127.0.0.9");
+        let agents = usize::try_from(WHOLE_CLUSTER_ATTESTATION).unwrap();
+        let at_once = limits.wait(&settings, whole, &agent, agents);
+        futures::FutureExt::now_or_never(at_once).unwrap().unwrap();
+        let next = limits.wait(&settings, whole, &agent, agents);
+        assert!(futures::FutureExt::now_or_never(next).is_none());
     }
 
     #[tokio::test]

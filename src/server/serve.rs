@@ -33,12 +33,30 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time until a call is answered; streams may go on for longer.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// Most calls of a connection at a time.
-const MAX_STREAMS: u32 = 128;
+/// What a connection may cost of a caller who is known.
+const KNOWN: Bounds = Bounds {
+    streams: 128,
+    window: None,
+};
+/// What a connection may cost of a caller without a certificate, who asks for the bundle and
+/// attests.
+const ANONYMOUS: Bounds = Bounds {
+    streams: 8,
+    window: Some(64 * 1024 - 1),
+};
 /// Longest list of headers in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// Finished handshakes that wait for the server.
 const BACKLOG: usize = 64;
+
+/// What one connection may cost.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Most calls at a time.
+    streams: u32,
+    /// Most bytes that were not read yet; none for what the library thinks fit.
+    window: Option<u32>,
+}
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -49,19 +67,25 @@ pub struct Addresses {
     pub admin_socket: Option<PathBuf>,
 }
 
-/// Whether a server listens, in words for the user.
-pub type Listening = Result<(), String>;
+/// Whether a server listens, in words for the user; none while that is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// On the TCP port.
+    pub port: Option<Result<(), String>>,
+    /// On the administration socket, where there is to be one.
+    pub admin_socket: Option<Result<(), String>>,
+}
 
 /// Serves until dropped. `listening` says whether it does.
 pub async fn run(
     context: Arc<ServerContext>,
     addresses: Addresses,
-    listening: watch::Sender<Option<Listening>>,
+    listening: watch::Sender<Listening>,
 ) {
     let (tls, configured) = watch::channel(None);
     let admin = async {
         match &addresses.admin_socket {
-            Some(path) => serve_admin_socket(&context, path).await,
+            Some(path) => serve_admin_socket(&context, path, &listening).await,
             None => std::future::pending().await,
         }
     };
@@ -77,24 +101,20 @@ async fn serve_tcp(
     context: &Arc<ServerContext>,
     address: SocketAddr,
     tls: &watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
-    listening: &watch::Sender<Option<Listening>>,
+    listening: &watch::Sender<Listening>,
 ) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
-                listening.send_replace(Some(Ok(())));
+                listening.send_modify(|it| it.port = Some(Ok(())));
                 tracing::info!(trust_domain = %context.trust_domain, %address, "Starting Server APIs");
-                let (sender, connections) = mpsc::channel(BACKLOG);
-                let end = CancellationToken::new();
-                let _guard = end.clone().drop_guard();
-                let accepting = listener::accept(listener, tls.clone(), sender, end);
-                serve(context, services::over_tcp(context), connections, accepting).await;
+                serve_listener(context, listener, tls.clone()).await;
             }
             Err(error) => {
                 let problem = format!("cannot listen on {address}: {error}");
                 tracing::warn!(trust_domain = %context.trust_domain, problem, "no server");
-                listening.send_replace(Some(Err(problem)));
+                listening.send_modify(|it| it.port = Some(Err(problem)));
             }
         }
         backoff.failed(());
@@ -102,18 +122,43 @@ async fn serve_tcp(
     }
 }
 
-async fn serve_admin_socket(context: &Arc<ServerContext>, path: &std::path::Path) -> Infallible {
+async fn serve_listener(
+    context: &Arc<ServerContext>,
+    listener: TcpListener,
+    tls: watch::Receiver<Option<Arc<rustls::ServerConfig>>>,
+) {
+    let (anonymous, of_anonymous) = mpsc::channel(BACKLOG);
+    let (peers, of_peers) = mpsc::channel(BACKLOG);
+    let routes = services::over_tcp(context);
+    let end = CancellationToken::new();
+    let _guard = end.clone().drop_guard();
+    let senders = listener::Senders { anonymous, peers };
+    tokio::select! {
+        () = serve(context, routes.clone(), of_anonymous, ANONYMOUS) => {}
+        () = serve(context, routes, of_peers, KNOWN) => {}
+        () = listener::accept(listener, tls, senders, end) => {}
+    }
+}
+
+async fn serve_admin_socket(
+    context: &Arc<ServerContext>,
+    path: &std::path::Path,
+    listening: &watch::Sender<Listening>,
+) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         match admin_socket::bind(path) {
             Ok(listener) => {
+                listening.send_modify(|it| it.admin_socket = Some(Ok(())));
                 let trust_domain = context.trust_domain.as_str();
                 tracing::info!(trust_domain, path = %path.display(), "Starting Server APIs");
                 serve_socket(context, listener).await;
             }
             Err(error) => {
-                let error = crate::error_chain(&error);
-                tracing::warn!(error, "no administration socket");
+                let problem = crate::error_chain(&error);
+                let trust_domain = context.trust_domain.as_str();
+                tracing::warn!(trust_domain, problem, "no administration socket");
+                listening.send_modify(|it| it.admin_socket = Some(Err(problem)));
             }
         }
         backoff.failed(());
@@ -126,8 +171,10 @@ async fn serve_socket(context: &Arc<ServerContext>, listener: UnixListener) {
     let routes = services::on_admin_socket(context);
     let end = CancellationToken::new();
     let _guard = end.clone().drop_guard();
-    let accepting = admin_socket::accept(listener, sender, end);
-    serve(context, routes, connections, accepting).await;
+    tokio::select! {
+        () = serve(context, routes, connections, KNOWN) => {}
+        () = admin_socket::accept(listener, sender, end) => {}
+    }
 }
 
 /// Serves `routes` to `connections` until they end.
@@ -135,7 +182,7 @@ async fn serve<S>(
     context: &Arc<ServerContext>,
     routes: Routes,
     connections: mpsc::Receiver<io::Result<Connection<S>>>,
-    accepting: impl Future<Output = ()>,
+    bounds: Bounds,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -148,15 +195,14 @@ async fn serve<S>(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADERS)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(bounds.streams)
+        .initial_stream_window_size(bounds.window)
+        .initial_connection_window_size(bounds.window)
         .timeout(CALL_TIMEOUT)
         .add_routes(routes)
         .serve_with_incoming(ReceiverStream::new(connections));
-    tokio::select! {
-        ended = server => if let Err(error) = ended {
-            let error = crate::error_chain(&error);
-            tracing::warn!(trust_domain = %context.trust_domain, error, "the server ended");
-        },
-        () = accepting => {}
+    if let Err(error) = server.await {
+        let error = crate::error_chain(&error);
+        tracing::warn!(trust_domain = %context.trust_domain, error, "the server ended");
     }
 }

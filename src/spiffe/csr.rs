@@ -116,8 +116,8 @@ pub enum CsrError {
     },
     /// A key that is too weak, too long or of an unknown kind.
     #[error(
-        "{found} gets no certificate; use ECDSAP256, ECDSAP384, ECDSAP521, ED25519, RSA3072 or \
-         RSA4096 as keyType"
+        "{found} gets no certificate; use ECDSA on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to \
+         4096 bits"
     )]
     UnsupportedKey {
         /// What it is.

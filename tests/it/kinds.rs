@@ -181,8 +181,10 @@ async fn a_registration_entry_is_taken_where_spire_server_takes_it() {
         ("/entryID", json!("my.Entry-1_x")),
         ("/selectors", json!(["k8s:ns:a", "unix:uid:1"])),
         ("/x509SVIDTTL", json!("90s")),
-        ("/jwtSVIDTTL", json!("30s")),
-        ("/dnsNames", json!(["a", "*.b"])),
+        ("/jwtSVIDTTL", json!("2147483647s")),
+        ("/dnsNames", json!(["a", "*.b", "A-_1.xn--b"])),
+        ("/dnsNames", json!(["a".repeat(63)])),
+        ("/spiffeID", json!("spiffe://example.org/.../spire/a.")),
         ("/federatesWith", json!(["f.org"])),
         ("/storeSVID", json!(true)),
         ("/expiresAt", json!(-1)),
@@ -199,9 +201,54 @@ async fn a_registration_entry_is_taken_where_spire_server_takes_it() {
         ("/spiffeID", json!("spiffe://example.org"), "spec.spiffeID"),
         ("/parentID", json!(null), "Required value"),
         ("/x509SVIDTTL", json!("1 day"), "must be a duration"),
+        (
+            "/jwtSVIDTTL",
+            json!("2147483648s"),
+            "must be less than 2147483648s",
+        ),
         ("/expiresAt", json!("tomorrow"), "spec.expiresAt"),
+        (
+            "/spiffeID",
+            json!("spiffe://example.org/spire/agent/a"),
+            "must not lie under /spire",
+        ),
+        (
+            "/spiffeID",
+            json!("spiffe://example.org/a/../b"),
+            "no path segment",
+        ),
+        (
+            "/parentID",
+            json!("spiffe://example.org/."),
+            "no path segment",
+        ),
+        (
+            "/parentID",
+            json!("spiffe://example.org.uk/a"),
+            "must be of the trust domain of spiffeID",
+        ),
+        ("/dnsNames", json!(["a", "b:80"]), "spec.dnsNames[1]"),
+        ("/dnsNames", json!(["-a"]), "spec.dnsNames[0]"),
+        ("/dnsNames", json!(["a.*"]), "spec.dnsNames[0]"),
     ];
     check(registration_entry, &accepted, &refused).await;
+
+    let client = control_plane().await.install_crds().await;
+    let mut entry = registration_entry();
+    entry["spec"]["storeSVID"] = json!(true);
+    apply(&client, &entry).await.unwrap();
+    let elsewhere = json!("spiffe://example.com/a");
+    let mut moved = changed(entry.clone(), "/spiffeID", &elsewhere);
+    moved["spec"]["parentID"] = elsewhere;
+    let said = refusal(&client, &moved).await;
+    assert!(said.contains("must stay in its trust domain"), "{said}");
+    let unfetched = json!({ "disableX509SVIDPrefetch": true });
+    let said = refusal(
+        &client,
+        &changed(entry, "/additionalAttributes", &unfetched),
+    )
+    .await;
+    assert!(said.contains("exclude each other"), "{said}");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn served() -> (World, u16) {
 }
 
 /// Memory of a process in KiB.
-fn resident(operator: &Operator) -> u64 {
+pub(crate) fn resident(operator: &Operator) -> u64 {
     let status = format!("/proc/{}/status", operator.process_id());
     let status = std::fs::read_to_string(status).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{SOON, World, free_port, shared_operator, wait_until};
+use crate::support::{SOON, World, control_plane, free_port, shared_operator, wait_until};
 
 /// A world whose trust domain is served, and the port.
 async fn served() -> (World, u16) {
@@ -58,6 +58,24 @@ async fn the_server_shows_its_own_svid_to_all_who_connect() {
     }
     let old = s_client(port, &["-tls1_1"]);
     assert!(!old.contains("BEGIN CERTIFICATE"), "{old}");
+}
+
+#[tokio::test]
+async fn a_socket_that_cannot_be_made_shows_in_the_status() {
+    let world = World::without_trust_domain(control_plane().await).await;
+    let socket = shared_operator().await.admin_socket(&world.class);
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    std::fs::write(&socket, "in the way").unwrap();
+    world
+        .apply_trust_domain(json!({ "server": { "port": free_port() } }))
+        .await;
+    let told = world
+        .trust_domain_reason("ServerReady", "NoAdminSocket")
+        .await;
+    let path = socket.to_str().unwrap();
+    assert!(told.message.contains(path), "{}", told.message);
+    std::fs::remove_file(&socket).unwrap();
+    world.trust_domain_reason("ServerReady", "Listening").await;
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ struct Running {
     settings: watch::Sender<Arc<ServerSettings>>,
     authority: watch::Sender<Option<Arc<Authority>>>,
     authority_settings: watch::Sender<AuthoritySettings>,
-    listening: watch::Receiver<Option<Listening>>,
+    listening: watch::Receiver<Listening>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -79,9 +79,10 @@ impl ServerRunner {
         self.running = None;
     }
 
-    /// Whether the server listens; none where there is none, or that is not known yet.
-    pub(super) fn listening(&self) -> Option<Listening> {
-        self.running.as_ref()?.listening.borrow().clone()
+    /// Whether the server listens, where there is one.
+    pub(super) fn listening(&self) -> Listening {
+        let running = self.running.as_ref();
+        running.map_or_else(Listening::default, |it| it.listening.borrow().clone())
     }
 
     /// Waits until [`Self::listening`] changes.
@@ -105,7 +106,7 @@ fn start(
     let (settings_sender, settings_receiver) = watch::channel(Arc::new(wanted.clone()));
     let (authority_sender, authority_receiver) = watch::channel(authority);
     let (of_authority, of_authority_receiver) = watch::channel(settings.authority_settings());
-    let (listening_sender, listening) = watch::channel(None);
+    let (listening_sender, listening) = watch::channel(Listening::default());
     let name = object.name_any();
     let owner = settings.goes_with_object().then(|| owner_reference(object));
     let stores = DomainStores::new(

@@ -31,8 +31,8 @@ pub(super) struct Seen {
     pub(super) config_map_problem: Option<String>,
     pub(super) troubled_config_maps: Vec<(String, Outcome)>,
     pub(super) entries: usize,
-    /// Whether the server listens on this replica; none while that is not known.
-    pub(super) listening: Option<Listening>,
+    /// Whether the server listens on this replica.
+    pub(super) listening: Listening,
     authorities: Vec<AuthorityStatus>,
     jwt_authorities: Vec<AuthorityStatus>,
     jwt_keys: usize,
@@ -55,7 +55,7 @@ impl Seen {
             config_map_problem: None,
             troubled_config_maps: Vec::new(),
             entries: 0,
-            listening: None,
+            listening: Listening::default(),
             authorities: Vec::new(),
             jwt_authorities: Vec::new(),
             jwt_keys: 0,
@@ -342,6 +342,24 @@ mod tests {
         let status = serving(&object, &seen);
         let ready = condition(&status, AUTHORITY_READY);
         assert_eq!((&*ready.status, &*ready.reason), ("False", "Expired"));
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_made_shows_beside_a_port_that_is_served() {
+        let object = object(&json!({ "server": {} }));
+        let reason = |port, admin_socket| {
+            let mut seen = Seen::new(None);
+            seen.listening = Listening { port, admin_socket };
+            condition(&serving(&object, &seen), "ServerReady").clone()
+        };
+        let (good, bad) = (|| Some(Ok(())), || Some(Err("/a is read-only".to_owned())));
+        assert_eq!(reason(None, good()).reason, "Starting");
+        assert_eq!(reason(good(), None).reason, "Listening");
+        assert_eq!(reason(good(), good()).reason, "Listening");
+        assert_eq!(reason(bad(), bad()).reason, "NotListening");
+        let shown = reason(good(), bad());
+        assert_eq!((&*shown.status, &*shown.reason), ("False", "NoAdminSocket"));
+        assert!(shown.message.contains("/a is read-only"), "{shown:?}");
     }
 
     #[test]

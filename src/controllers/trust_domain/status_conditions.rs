@@ -7,6 +7,7 @@ use crate::controllers::trust_domain::publish::Outcome;
 use crate::controllers::trust_domain::rights::rule_to_add;
 use crate::controllers::trust_domain::status::Seen;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
+use crate::server::Listening;
 
 /// Somebody signs.
 pub(super) const AUTHORITY_READY: &str = "AuthorityReady";
@@ -50,23 +51,32 @@ pub(super) fn authority(seen: &Seen, now: Timestamp) -> Report {
     }
 }
 
-/// Whether the server listens, where the object asks for one.
+/// Whether the server listens, where the object asks for one. An administration socket is asked for
+/// by a flag, so without it the server is not what it shall be.
 pub(super) fn server(settings: &DomainSettings, seen: &Seen) -> Option<Report> {
     let port = settings.server.as_ref()?.port;
-    let report = match &seen.listening {
-        None => Report::new(
+    let Listening {
+        port: listens,
+        admin_socket,
+    } = &seen.listening;
+    let report = match (listens, admin_socket) {
+        (Some(Err(problem)), _) => {
+            let message = format!("{problem}; it is tried again");
+            Report::new(SERVER_READY, false, "NotListening", message)
+        }
+        (_, Some(Err(problem))) => {
+            let message = format!("no administration socket: {problem}; it is tried again");
+            Report::new(SERVER_READY, false, "NoAdminSocket", message)
+        }
+        (None, _) => Report::new(
             SERVER_READY,
             State::Unknown,
             "Starting",
             "the server is being started",
         ),
-        Some(Ok(())) => {
+        (Some(Ok(())), _) => {
             let message = format!("SPIRE agents and servers are served on port {port}");
             Report::new(SERVER_READY, true, "Listening", message)
-        }
-        Some(Err(problem)) => {
-            let message = format!("{problem}; it is tried again");
-            Report::new(SERVER_READY, false, "NotListening", message)
         }
     };
     Some(report)

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use h2::SendStream;
+use h2::client::ResponseFuture;
+use hyper_util::rt::TokioIo;
 use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
@@ -16,7 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::codegen::http::Request;
+use tokio_util::bytes::Bytes;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::codegen::http::{Request, Uri};
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 use super::Ca;
 
@@ -73,7 +80,14 @@ pub(crate) fn svid(ca: &Ca, id: &str, lifetime: Duration) -> Svid {
 
 /// A TLS connection to `port`, with an X.509-SVID or without. The server's is not verified.
 pub(crate) async fn tls(port: u16, svid: Option<&Svid>) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    tls_over(TcpStream::connect(("127.0.0.1", port)).await?, svid).await
+}
+
+/// The same over `stream`.
+pub(crate) async fn tls_over(
+    stream: TcpStream,
+    svid: Option<&Svid>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -100,34 +114,70 @@ pub(crate) fn message(bytes: &[u8]) -> Vec<u8> {
     [&[0][..], &length.to_be_bytes(), bytes].concat()
 }
 
-/// Calls `method` over `stream` with `body`, which a well-meaning client makes with [`message`].
+/// A connection to `port` as [`tls`] makes it, for generated clients. It is not made again.
+pub(crate) async fn channel(port: u16, svid: Option<&Svid>) -> Channel {
+    let mut stream = Some(TokioIo::new(tls(port, svid).await.unwrap()));
+    let connect = service_fn(move |_: Uri| {
+        let stream = stream.take();
+        async { stream.ok_or_else(|| std::io::Error::other("the connection has ended")) }
+    });
+    let endpoint = Endpoint::from_static("http://server.test");
+    endpoint.connect_with_connector(connect).await.unwrap()
+}
+
+/// A connection over which calls are made one after the other.
+pub(crate) struct Connection {
+    client: h2::client::SendRequest<Bytes>,
+    _driver: AbortOnDropHandle<Result<(), h2::Error>>,
+}
+
+impl Connection {
+    /// Begins HTTP/2 over `stream`.
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, h2::Error> {
+        let (client, driver) = h2::client::handshake(stream).await?;
+        Ok(Self {
+            client,
+            _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
+        })
+    }
+
+    /// Calls `method` with `body`, which a well-meaning client makes with [`message`].
+    pub(crate) async fn call(&self, method: &str, body: &[u8]) -> Result<Answer, h2::Error> {
+        let (response, mut sender) = self.begin(method).await?;
+        sender.reserve_capacity(body.len());
+        // A server that has heard enough ends the stream before all is sent.
+        let _ = sender.send_data(body.to_vec().into(), true);
+        answer(response).await
+    }
+
+    /// Begins a call of `method`.
+    pub(crate) async fn begin(
+        &self,
+        method: &str,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let mut client = self.client.clone().ready().await?;
+        let request = Request::post(format!("https://server.test{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        client.send_request(request, false)
+    }
+}
+
+/// Calls `method` over a new connection `stream` with `body`.
 pub(crate) async fn call(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     method: &str,
     body: &[u8],
 ) -> Result<Answer, h2::Error> {
-    let (client, connection) = h2::client::handshake(stream).await?;
-    let connection = tokio::spawn(connection);
-    let answer = call_on(client, method, body).await;
-    connection.abort();
-    answer
+    Connection::over(stream).await?.call(method, body).await
 }
 
-async fn call_on(
-    client: h2::client::SendRequest<tokio_util::bytes::Bytes>,
-    method: &str,
-    body: &[u8],
-) -> Result<Answer, h2::Error> {
-    let mut client = client.ready().await?;
-    let request = Request::post(format!("https://server.test{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .unwrap();
-    let (response, mut sender) = client.send_request(request, false)?;
-    sender.reserve_capacity(body.len());
-    // A server that has heard enough ends the stream before all is sent.
-    let _ = sender.send_data(body.to_vec().into(), true);
+/// How a call that has begun ends.
+pub(crate) async fn answer(response: ResponseFuture) -> Result<Answer, h2::Error> {
     let response = response.await?;
     let (head, mut stream) = response.into_parts();
     let mut received = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -15,6 +15,7 @@ use crate::clusters::reviews::Reviews;
 use crate::domains::{AttestorSettings, CaBundle, X509PopSettings, X509PopTrust};
 use crate::runtime::clock;
 use crate::server::attestation::{Evidence, MAX_PAYLOAD, join_token, k8s_psat, x509pop};
+use crate::server::authorization::StrangersTurn;
 use crate::server::caller::Caller;
 use crate::server::context::ServerContext;
 use crate::server::proto::agent::attest_agent_request::{Params, Step as Request};
@@ -27,9 +28,12 @@ use crate::store::agents::{AgentDenial, AgentError, Attestation};
 use crate::store::{CaBundleError, ca_bundle};
 
 /// How long an agent may take to send a message.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an attestation may take in all, turns that are waited for included.
-const TIMEOUT: Duration = Duration::from_mins(1);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an attestation may take in all, turns that are waited for included; stock agents give up
+/// after this time.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest name of an attestor in bytes.
+const MAX_TYPE: usize = 64;
 /// After which time a record that could not be written is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,48 +46,87 @@ struct Conversation {
     answers: mpsc::Sender<Answer>,
 }
 
-/// Attests; what is sent to the agent comes out of the stream.
+/// Until when an attestation goes on: it ends with its client, in time, or when others need its turn.
+struct Bounds {
+    answers: mpsc::Sender<Answer>,
+    turn: StrangersTurn,
+    deadline: Instant,
+    /// A token is used up, which must not be lost half-way.
+    are_lifted: bool,
+}
+
+/// Attests; what is sent to the agent comes out of the stream. `turn` is held for as long.
 pub(super) fn start(
     context: Arc<ServerContext>,
     caller: Caller,
+    turn: StrangersTurn,
     requests: Streaming<AttestAgentRequest>,
 ) -> ReceiverStream<Answer> {
     let (answers, stream) = mpsc::channel(1);
+    let bounds = Bounds {
+        answers: answers.clone(),
+        turn,
+        deadline: Instant::now() + TIMEOUT,
+        are_lifted: false,
+    };
     let conversation = Conversation {
         caller,
         requests,
         answers: answers.clone(),
     };
     tokio::spawn(async move {
-        // Also when the agent goes meanwhile: a token that is used up must not be lost half-way.
-        let attested = timeout(TIMEOUT, attest(&context, conversation)).await;
-        let late = || Err(Status::deadline_exceeded("attestation took too long"));
+        let attested = attest(&context, bounds, conversation).await;
         // The agent may be gone.
-        let _ = answers.send(attested.unwrap_or_else(|_| late())).await;
+        let _ = answers.send(attested).await;
     });
     ReceiverStream::new(stream)
 }
 
-async fn attest(context: &ServerContext, mut conversation: Conversation) -> Answer {
-    let (data, csr) = conversation.params().await?;
-    // Whatever can be refused is refused before a token is used up.
-    key_in_pkcs10(&csr)
-        .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))?;
-    context.authority()?;
+async fn attest(
+    context: &ServerContext,
+    mut bounds: Bounds,
+    mut conversation: Conversation,
+) -> Answer {
     let settings = context.settings();
     let attestors = &settings.node_attestors;
-    let limit = limit(attestors, &data);
-    let turn = context.limit(limit, &conversation.caller, 1).await;
-    turn.map_err(|status| {
-        let message = "rejecting request due to attest agent rate limiting";
-        Status::new(status.code(), format!("{message}: {}", status.message()))
-    })?;
-    let evidence = evidence(context, attestors, &data, &mut conversation).await?;
+    let begun = begin(context, attestors, &mut conversation);
+    let (data, csr) = bounds.hold(begun).await?;
+    bounds.are_lifted = data.r#type == join_token::NAME;
+    let found = evidence(context, attestors, &data, &mut conversation);
+    let evidence = bounds.hold(found).await?;
     if evidence.id.path() == "/spire/server" {
         let problem = "agent ID cannot collide with the server ID";
         return Err(Status::internal(problem));
     }
-    record(context, &conversation.caller, evidence, &csr).await
+    record(context, &conversation.caller, evidence, &csr, &bounds).await
+}
+
+/// What the agent begins with, once it is its turn. Whatever can be refused is refused before a
+/// token is used up.
+async fn begin(
+    context: &ServerContext,
+    attestors: &AttestorSettings,
+    conversation: &mut Conversation,
+) -> Result<(AttestationData, Vec<u8>), Status> {
+    let (data, csr) = conversation.params().await?;
+    key_in_pkcs10(&csr)
+        .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))?;
+    context.authority()?;
+    let limit = limit(attestors, &data);
+    wait_turn(context, limit, &conversation.caller).await?;
+    Ok((data, csr))
+}
+
+async fn wait_turn(
+    context: &ServerContext,
+    limit: Limit<'_>,
+    caller: &Caller,
+) -> Result<(), Status> {
+    let turn = context.limit(limit, caller, 1).await;
+    turn.map_err(|status| {
+        let message = "rejecting request due to attest agent rate limiting";
+        Status::new(status.code(), format!("{message}: {}", status.message()))
+    })
 }
 
 /// Signs for the agent, and records it, before it is answered.
@@ -92,6 +135,7 @@ async fn record(
     caller: &Caller,
     evidence: Evidence,
     csr: &[u8],
+    bounds: &Bounds,
 ) -> Answer {
     let Evidence { id, alias, .. } = evidence;
     let agents = &context.stores.agents;
@@ -114,10 +158,16 @@ async fn record(
         alias,
         svid: presented(&svid),
     };
+    // The SVID of an agent that is gone would take the place of the one that it got meanwhile.
+    bounds.hold(async { Ok(()) }).await?;
     let recorded = loop {
         match agents.attest(&attestation).await {
             // A token was used up for it.
-            Err(error) if !attestation.can_reattest && error.is_passing() => sleep(PAUSE).await,
+            Err(error)
+                if bounds.are_lifted && error.is_passing() && Instant::now() < bounds.deadline =>
+            {
+                sleep(PAUSE).await;
+            }
             recorded => break recorded,
         }
     };
@@ -183,7 +233,13 @@ async fn evidence(
                     reviews: Reviews::new(context.process.client.clone()),
                 })
             };
-            k8s_psat::attest(trust_domain, payload, cluster).await
+            let holder = {
+                let _turn = context.reviews.acquire().await;
+                k8s_psat::authenticate(payload, cluster).await?
+            };
+            let limit = Limit::WholeClusterAttestation(&settings.cluster);
+            wait_turn(context, limit, &conversation.caller).await?;
+            holder.attest(trust_domain).await
         }
         (
             x509pop::NAME,
@@ -204,12 +260,9 @@ async fn evidence(
             )
             .await
         }
-        (other, _) => {
-            let shown = crate::truncate(other, 64);
-            Err(Status::failed_precondition(format!(
-                "error getting node attestor: could not find node attestor type {shown:?}"
-            )))
-        }
+        (other, _) => Err(Status::failed_precondition(format!(
+            "error getting node attestor: could not find node attestor type {other:?}"
+        ))),
     }
 }
 
@@ -252,6 +305,23 @@ fn limit<'a>(attestors: &'a AttestorSettings, data: &AttestationData) -> Limit<'
     }
 }
 
+impl Bounds {
+    /// Does `work`, but for what is out of bounds.
+    async fn hold<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        if self.are_lifted {
+            return work.await;
+        }
+        tokio::select! {
+            biased;
+            () = self.answers.closed() => Err(Status::cancelled("the agent is gone")),
+            status = self.turn.lost() => Err(status),
+            done = timeout_at(self.deadline, work) => done.unwrap_or_else(|_| {
+                Err(Status::deadline_exceeded("attestation took too long"))
+            }),
+        }
+    }
+}
+
 impl Conversation {
     /// What the agent begins with: how it attests, and its certificate request.
     async fn params(&mut self) -> Result<(AttestationData, Vec<u8>), Status> {
@@ -269,6 +339,9 @@ impl Conversation {
         }
         if data.r#type.is_empty() {
             return Err(malformed("missing attestation data type"));
+        }
+        if data.r#type.len() > MAX_TYPE {
+            return Err(malformed("attestation data type is too long"));
         }
         if data.payload.is_empty() {
             return Err(malformed("missing attestation data payload"));
@@ -316,4 +389,33 @@ impl Conversation {
 
 fn malformed(problem: &str) -> Status {
     Status::invalid_argument(format!("malformed param: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attestation_ends_with_its_client_unless_a_token_is_used_up() {
+        let (answers, stream) = mpsc::channel(1);
+        let mut bounds = Bounds {
+            answers,
+            turn: StrangersTurn::default(),
+            deadline: Instant::now() + TIMEOUT,
+            are_lifted: false,
+        };
+        bounds.hold(ready(Ok(()))).await.unwrap();
+        let late = bounds.hold(pending::<Result<(), Status>>()).await;
+        assert_eq!(late.unwrap_err().code(), Code::DeadlineExceeded);
+        bounds.deadline = Instant::now() + TIMEOUT;
+        drop(stream);
+        let gone = bounds.hold(ready(Ok(()))).await;
+        assert_eq!(gone.unwrap_err().code(), Code::Cancelled);
+        bounds.are_lifted = true;
+        bounds.hold(ready(Ok(()))).await.unwrap();
+    }
 }

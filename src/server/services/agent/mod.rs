@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::authorization::Authorized;
+use crate::server::authorization::{Authorized, StrangersTurn};
 use crate::server::caller::Caller;
 use crate::server::context::ServerContext;
 use crate::server::proto::agent::agent_server::Agent;
@@ -85,10 +85,12 @@ impl Agent for AgentService {
         request: Request<Streaming<AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
         let caller = Caller::of(&request)?.clone();
+        let turn = StrangersTurn::of(&request)?;
         let context = Arc::clone(&self.context);
         Ok(Response::new(attest::start(
             context,
             caller,
+            turn,
             request.into_inner(),
         )))
     }
