@@ -4,13 +4,14 @@
 //! Pure: no I/O and no clock.
 
 mod agent_path;
+mod agent_path_functions;
 mod conflicts;
 mod names;
 mod node_attestors;
 mod server;
 mod settings;
 
-pub use agent_path::{AgentPathError, AgentPathTemplate, AgentPathValue};
+pub use agent_path::{AgentPathData, AgentPathError, AgentPathTemplate};
 pub use conflicts::{Claim, Conflict, conflicts};
 pub use names::{
     CLUSTER_TRUST_BUNDLE_SUFFIX, HINT_ANNOTATION, OPERATOR_DOMAIN, REPLACE_AUTHORITY_ANNOTATION,
@@ -18,7 +19,7 @@ pub use names::{
     label_value, name_part, object_name, signer_name_error,
 };
 pub use node_attestors::{
-    AttestorSettings, CaBundle, K8sPsatSettings, NoServiceAccount, X509PopSettings,
+    AttestorSettings, CaBundle, K8sPsatSettings, NoServiceAccount, X509PopSettings, X509PopTrust,
 };
 pub use server::ServerSettings;
 pub use settings::{DomainSettings, SettingsError};

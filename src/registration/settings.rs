@@ -5,6 +5,7 @@ use regex::Regex;
 use super::{
     bounds::ClusterBounds,
     entry_error::{EntryError, check_parent_id},
+    lifetimes::Lifetimes,
     template::{ClusterFacts, Template, TemplateError},
 };
 use crate::{
@@ -31,6 +32,8 @@ pub struct Settings {
     pub ignore_namespaces: Vec<Regex>,
     /// The limits of the cluster, if it is a nested one.
     pub bounds: Option<ClusterBounds>,
+    /// How long SVIDs live for certain.
+    pub lifetimes: Lifetimes,
 }
 
 /// Why a TrustDomain cannot register anything.
@@ -104,6 +107,7 @@ impl Settings {
             parent_id_template,
             ignore_namespaces,
             bounds: None,
+            lifetimes: Lifetimes::of(spec),
         })
     }
 
