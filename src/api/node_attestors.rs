@@ -66,8 +66,9 @@ pub struct X509PopAttestor {
     pub ca_bundle_ref: Option<CaBundleRef>,
     /// The agent's SPIFFE ID below `/spire/agent`, with placeholders `{{ .Fingerprint }}` (SHA-1 of
     /// the certificate in hexadecimal digits), `{{ .SerialNumberHex }}`, `{{ .Subject.CommonName }}`,
-    /// `{{ .PluginName }}`, `{{ .TrustDomain }}` and `{{ .URISanSelectors.<key> }}`. Unset:
-    /// `/x509pop/{{ .Fingerprint }}`.
+    /// `{{ .PluginName }}`, `{{ .TrustDomain }}` and `{{ .URISanSelectors.<key> }}`. Its first
+    /// segment must be `{{ .PluginName }}`, or a text that is no other attestor's name; a value with
+    /// a slash is refused. Unset: `/x509pop/{{ .Fingerprint }}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::agent_path_template")]
     pub agent_path_template: Option<String>,

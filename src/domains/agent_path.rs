@@ -1,5 +1,12 @@
 //! The part of an agent's SPIFFE ID below `/spire/agent`, made of its certificate.
 
+/// Name of the attestor.
+const OWN: &str = "x509pop";
+/// Names of others, below which their agents are.
+const OTHERS: [&str; 2] = ["join_token", "k8s_psat"];
+/// Stands for a value that somebody else chooses.
+const ANYTHING: &str = "*";
+
 /// A path with placeholders. What SPIRE's templates can do besides putting values in is not here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentPathTemplate(Vec<Part>);
@@ -34,6 +41,11 @@ pub enum AgentPathError {
     /// It does not begin with a slash.
     #[error("must begin with a slash")]
     NoSlash,
+    /// Its first segment is not this attestor's own.
+    #[error(
+        "the first segment must be {{{{ .PluginName }}}}, or a text that is no other attestor's name"
+    )]
+    FirstSegment,
     /// A placeholder that does not end.
     #[error("{{{{ without }}}}")]
     Open,
@@ -52,7 +64,8 @@ impl AgentPathTemplate {
     /// Reads a path.
     ///
     /// # Errors
-    /// When it does not begin with a slash, or has a placeholder that is not known.
+    /// When it does not begin with a slash and a segment that no certificate and no other attestor
+    /// has a say in, or has a placeholder that is not known.
     pub fn parse(text: &str) -> Result<Self, AgentPathError> {
         if !text.starts_with('/') {
             return Err(AgentPathError::NoSlash);
@@ -66,14 +79,30 @@ impl AgentPathTemplate {
             rest = after;
         }
         parts.push(Part::Text(rest.into()));
-        Ok(Self(parts))
+        let template = Self(parts);
+        if !template.has_own_segment() {
+            return Err(AgentPathError::FirstSegment);
+        }
+        Ok(template)
     }
 
-    /// The path with values; none where one is missing or empty.
+    fn has_own_segment(&self) -> bool {
+        let path = self.fill(|value| match value {
+            AgentPathValue::PluginName => Some(OWN.into()),
+            _ => Some(ANYTHING.into()),
+        });
+        let path = path.unwrap_or_default();
+        let first = path.split('/').nth(1).unwrap_or_default();
+        !first.contains(ANYTHING) && !OTHERS.contains(&first)
+    }
+
+    /// The path with values; none where one is missing or empty, or holds a slash: a value is part
+    /// of one segment.
     pub fn fill(&self, value: impl Fn(&AgentPathValue) -> Option<String>) -> Option<String> {
+        let fits = |value: &String| !value.is_empty() && !value.contains('/');
         let parts = self.0.iter().map(|part| match part {
             Part::Text(text) => Some(text.clone()),
-            Part::Value(what) => value(what).filter(|value| !value.is_empty()),
+            Part::Value(what) => value(what).filter(fits),
         });
         parts.collect()
     }
@@ -106,6 +135,7 @@ mod tests {
                 AgentPathValue::Fingerprint => Some("f00".into()),
                 AgentPathValue::UriSanSelector(key) if key == "rack" => Some("7".into()),
                 AgentPathValue::CommonName => Some(String::new()),
+                AgentPathValue::UriSanSelector(key) if key == "up" => Some("a/b".into()),
                 _ => None,
             })
     }
@@ -119,14 +149,15 @@ mod tests {
             "{{ .SerialNumberHex }}",
             "{{ .Subject.CommonName }}",
             "{{ .URISanSelectors.no }}",
+            "{{ .URISanSelectors.up }}",
         ] {
-            assert_eq!(fill(&format!("/{missing}")), None, "{missing}");
+            assert_eq!(fill(&format!("/a/{missing}")), None, "{missing}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_refused() {
-        use AgentPathError::{NoSlash, Open, Unknown};
+        use AgentPathError::{FirstSegment, NoSlash, Open, Unknown};
         let unknown = |placeholder: &str| Unknown {
             placeholder: placeholder.into(),
         };
@@ -134,6 +165,10 @@ mod tests {
             ("", NoSlash),
             ("x/{{ .Fingerprint }}", NoSlash),
             ("/{{ .Fingerprint", Open),
+            ("/{{ .Fingerprint }}", FirstSegment),
+            ("/x-{{ .Subject.CommonName }}/a", FirstSegment),
+            ("/k8s_psat/{{ .Fingerprint }}", FirstSegment),
+            ("/join_token", FirstSegment),
             ("/{{ .Other }}", unknown(".Other")),
             (
                 "/{{ .Fingerprint | upper }}",

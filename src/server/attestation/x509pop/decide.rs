@@ -108,7 +108,9 @@ impl Leaf {
             AgentPathValue::TrustDomain => Some(trust_domain.to_string()),
             AgentPathValue::UriSanSelector(key) => sans.get(key).cloned(),
         });
-        let path = path.ok_or_else(|| internal("the certificate lacks what the path needs"))?;
+        let path = path.ok_or_else(|| {
+            internal("the certificate lacks what the path needs, or has it with a slash")
+        })?;
         let id = format!("{}/spire/agent{path}", trust_domain.id());
         let id = id
             .parse()

@@ -269,6 +269,7 @@ fn an_agent_is_told_apart_by_its_certificate() {
     let uri = |uri: &str| SanType::URI(uri.try_into().unwrap());
     params.subject_alt_names = vec![
         uri("x509pop://example.org/rack/7/b"),
+        uri("x509pop://example.org/row/7"),
         uri("x509pop://example.org/alone"),
         uri("x509pop://other.org/rack/8"),
         uri("https://example.org/rack/9"),
@@ -287,27 +288,30 @@ fn an_agent_is_told_apart_by_its_certificate() {
             format!("x509pop:ca:fingerprint:{}", fingerprint(root.der())),
             "x509pop:serialnumber:0abc".into(),
             "x509pop:san:rack:7/b".into(),
+            "x509pop:san:row:7".into(),
         ]
     );
     let by = |text| verified.evidence(&trust_domain(), &template(text));
     let path = by("/x/{{ .Subject.CommonName }}/{{ .SerialNumberHex }}").unwrap();
     assert_eq!(path.id.path(), "/spire/agent/x/node-1/0abc");
-    let path = by("/{{ .TrustDomain }}/{{ .URISanSelectors.rack }}").unwrap();
-    assert_eq!(path.id.path(), "/spire/agent/example.org/7/b");
-    let missing = by("/{{ .URISanSelectors.none }}").unwrap_err();
-    assert_eq!(missing.code(), Code::Internal);
+    let path = by("/x/{{ .TrustDomain }}/{{ .URISanSelectors.row }}").unwrap();
+    assert_eq!(path.id.path(), "/spire/agent/x/example.org/7");
+    for missing in ["none", "rack"] {
+        let missing = by(&format!("/x/{{{{ .URISanSelectors.{missing} }}}}")).unwrap_err();
+        assert_eq!(missing.code(), Code::Internal);
+    }
 }
 
 #[test]
 fn a_name_in_a_certificate_cannot_lead_to_another_id() {
     let (root, key) = (root(), KeyPair::generate().unwrap());
-    for name in ["../server", "a b", "..", ""] {
+    for name in ["../server", "a/b", "a b", "..", ""] {
         let mut params = leaf_params();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         let der = leaf(&root, &params, &key);
         let verified = Leaf::verify(&[der], &[root.der().clone()], now()).unwrap();
-        let path = template("/{{ .Subject.CommonName }}");
+        let path = template("/x/{{ .Subject.CommonName }}");
         let refused = verified.evidence(&trust_domain(), &path).unwrap_err();
         assert_eq!(refused.code(), Code::Internal, "{name}");
     }
