@@ -5,6 +5,7 @@
 //! - [`registration`]: which pod gets which identity, pure and incremental.
 //! - [`authority`]: who signs, and when keys rotate.
 //! - [`domains`]: trust domains as they are served, and the names of what they publish, pure.
+//! - [`nested`]: child clusters, as far as they can be decided on without them, pure.
 //! - [`store`]: durable state, kept in the Kubernetes API.
 //! - [`clusters`]: the cluster's watches, and the signer of its pods' certificates.
 //! - [`controllers`]: reconcile loops, one folder per kind.
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod clusters;
 pub mod controllers;
 pub mod domains;
+pub mod nested;
 pub mod rbac;
 pub mod registration;
 pub mod runtime;

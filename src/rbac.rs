@@ -30,7 +30,12 @@ const SPIRE_KINDS: &[&str] = &[
     "clusterstaticentries",
 ];
 /// The kinds of `spiffe-operator.io`.
-const OWN_KINDS: &[&str] = &["attestedagents", "registrationentries", "trustdomains"];
+const OWN_KINDS: &[&str] = &[
+    "attestedagents",
+    "nestedclusters",
+    "registrationentries",
+    "trustdomains",
+];
 const READ: &[&str] = &["get", "list", "watch"];
 const OBSERVE: &[&str] = &["list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete"];
@@ -227,7 +232,7 @@ pub const VIEWERS: &[Grant] = &[
         READ,
     ),
     Grant::new(
-        "See the trust domains, their agents, and what was registered through their servers.",
+        "See the trust domains, their clusters and agents, and what was registered through their servers.",
         "spiffe-operator.io",
         OWN_KINDS,
         READ,
@@ -244,7 +249,7 @@ pub const ADMINISTRATORS: &[Grant] = &[
         WRITE,
     ),
     Grant::new(
-        "Decide who signs, and evict or ban agents.",
+        "Decide who signs and which clusters belong to a trust domain, and evict or ban agents.",
         "spiffe-operator.io",
         OWN_KINDS,
         WRITE,

@@ -29,6 +29,7 @@ const PURE_FOLDERS: &[&str] = &[
     "src/spiffe/",
     "src/registration/",
     "src/domains/",
+    "src/nested/",
 ];
 /// How the first line of every other pure file ends: decisions, apart from what carries them out.
 const CLAIM: &str = " Pure.";

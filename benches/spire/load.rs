@@ -50,7 +50,7 @@ impl Figures {
         found.map(|(_, value)| *value)
     }
 
-    fn add(&mut self, name: &str, value: f64) {
+    pub(crate) fn add(&mut self, name: &str, value: f64) {
         println!("{name:<58} {value:>12.2}");
         self.0.push((name.to_owned(), value));
     }
@@ -96,7 +96,7 @@ impl Load {
         let mut figures = Figures::default();
         // What follows from the start is done within this time.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        figures.add("RSS at rest, no entries, MB", server.memory("VmRSS"));
+        add_memory(&mut figures, "at rest, no entries", &server);
         self.register(&server, &mut figures).await;
 
         let few = self
@@ -120,7 +120,7 @@ impl Load {
         self.jwt(&server, &mut figures, signing, &entries).await;
         let of_many = ENTRIES_A_GROUP * GROUPS_OF_MANY;
         let kept = self.sync_all(&server, &mut figures, &many, of_many).await;
-        figures.add("RSS under load, MB", server.memory("VmRSS"));
+        add_memory(&mut figures, "under load", &server);
         figures.add("RSS at its peak, MB", server.memory("VmHWM"));
         drop(kept);
         figures
@@ -197,7 +197,7 @@ impl Load {
             .unwrap();
         spent.add_rate(figures, "entries created in batches of 50", count);
         tokio::time::sleep(Duration::from_secs(6)).await;
-        figures.add("RSS at rest, 20,000 entries, MB", server.memory("VmRSS"));
+        add_memory(figures, "at rest, 20,000 entries", server);
     }
 
     /// Attests `agents` agents of a kind, whose groups are dealt out among them.
@@ -344,6 +344,13 @@ impl Load {
         let calls: usize = futures::future::join_all(loops).await.into_iter().sum();
         spent.add_rate(figures, things, calls * things_a_call);
     }
+}
+
+/// Adds what the server holds, and how much of that is its own and no file's.
+fn add_memory(figures: &mut Figures, when: &str, server: &Server) {
+    figures.add(&format!("RSS {when}, MB"), server.memory("VmRSS"));
+    let own = server.memory("RssAnon");
+    figures.add(&format!("of that anonymous memory, {when}, MB"), own);
 }
 
 /// Lets every agent sync once, and gives what each knows then.

@@ -1,5 +1,6 @@
 //! The same load on a stock spire-server and on ours, in turn, each alone on the host: X.509-SVIDs
-//! and JWT-SVIDs per second, attestations, what agents' syncs cost, and memory.
+//! and JWT-SVIDs per second, attestations, what agents' syncs cost, memory, and how long a pod waits
+//! until an agent holds its SVID.
 //!
 //! `make bench-spire`; 1,000 agents (`AGENTS`), 2 rounds (`ROUNDS`), 5 seconds for each rate
 //! (`SECONDS`). Everything that this starts ends with it.
@@ -20,6 +21,7 @@ mod support;
 
 mod client;
 mod load;
+mod pods;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -48,9 +50,12 @@ fn main() {
     for round in 1..=rounds {
         for &kind in kinds {
             println!("--- round {round}: {kind:?}");
-            all.entry(kind)
-                .or_default()
-                .push(runtime.block_on(load.on(kind)));
+            let figures = runtime.block_on(async {
+                let mut figures = load.on(kind).await;
+                pods::measure(kind, &mut figures).await;
+                figures
+            });
+            all.entry(kind).or_default().push(figures);
         }
     }
     print(&all);

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,6 +13,9 @@ use crate::support::{
     Ca, ControlPlane, Endpoint, Operator, Options, SOON, SpireServer, SpireServerCli, World, ca,
     free_port, wait_until,
 };
+
+/// Whose children the entries of pods are, whatever node they are on.
+pub(crate) const NODE_TEMPLATE: &str = "spiffe://{{ .TrustDomain }}/node";
 
 /// Whose server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,18 +37,35 @@ pub(crate) struct Server {
 #[expect(dead_code, reason = "held for as long as the server shall run")]
 enum Running {
     Stock(SpireServer),
-    Ours(Operator, ControlPlane),
+    Ours(Operator, Arc<Cluster>),
+}
+
+/// A cluster with one node and a namespace for pods.
+pub(crate) struct Cluster {
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) world: World,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Arc<Self> {
+        let control_plane = ControlPlane::start(Options::default()).await;
+        let world = World::without_trust_domain(&control_plane).await;
+        Arc::new(Self {
+            control_plane,
+            world,
+        })
+    }
 }
 
 impl Server {
     pub(crate) async fn start(kind: Kind) -> Self {
         match kind {
             Kind::Stock => Self::stock().await,
-            Kind::Ours => Self::ours().await,
+            Kind::Ours => Self::ours(Cluster::start().await).await,
         }
     }
 
-    async fn stock() -> Self {
+    pub(crate) async fn stock() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (ca, file) = (ca("nodes"), folder.path().join("nodes.pem"));
         fs::write(&file, ca.pem()).unwrap();
@@ -64,19 +85,22 @@ impl Server {
         }
     }
 
-    async fn ours() -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await;
-        let world = World::without_trust_domain(&control_plane).await;
+    pub(crate) async fn ours(cluster: Arc<Cluster>) -> Self {
+        let Cluster {
+            control_plane,
+            world,
+        } = &*cluster;
         control_plane.ensure_namespace("spiffe-system").await;
         let arguments = ["--log", "warn,spiffe_operator::runtime=info"];
-        let operator = Operator::start(&control_plane, "spiffe-system", &arguments).await;
+        let operator = Operator::start(control_plane, "spiffe-system", &arguments).await;
         let (ca, port) = (ca("nodes"), free_port());
         let server = json!({
             "port": port,
             "rateLimit": { "attestation": false, "signing": false },
             "nodeAttestors": { "x509pop": { "caBundle": ca.pem() } },
         });
-        world.apply_trust_domain(json!({ "server": server })).await;
+        let spec = json!({ "server": server, "parentIDTemplate": NODE_TEMPLATE });
+        world.apply_trust_domain(spec).await;
         let socket = operator.admin_socket(&world.class);
         let cli = SpireServerCli::new(socket.clone()).await;
         wait_until("the server to have a bundle", SOON, || {
@@ -93,7 +117,7 @@ impl Server {
             socket,
             process_id: operator.process_id().to_owned(),
             _folder: tempfile::tempdir().unwrap(),
-            _running: Running::Ours(operator, control_plane),
+            _running: Running::Ours(operator, Arc::clone(&cluster)),
         }
     }
 
@@ -107,7 +131,8 @@ impl Server {
         Duration::from_millis(times.map(|time| time.parse::<u64>().unwrap() * 10).sum())
     }
 
-    /// A line of the process's status in MB: `VmRSS` is what it holds, `VmHWM` the most it has held.
+    /// A line of the process's status in MB: `VmRSS` is what it holds, `RssAnon` that without
+    /// pages of files, above all its program, `VmHWM` the most it has held.
     pub(crate) fn memory(&self, line: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process_id)).unwrap();
         let found = status

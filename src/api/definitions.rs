@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 use super::{
-    AttestedAgent, ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry,
+    AttestedAgent, ClusterFederatedTrustDomain, ClusterSPIFFEID, ClusterStaticEntry, NestedCluster,
     RegistrationEntry, TrustDomain,
 };
 
@@ -21,6 +21,7 @@ pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
         ClusterFederatedTrustDomain::crd(),
         ClusterSPIFFEID::crd(),
         ClusterStaticEntry::crd(),
+        NestedCluster::crd(),
         RegistrationEntry::crd(),
         TrustDomain::crd(),
     ];

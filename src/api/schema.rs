@@ -241,6 +241,24 @@ pub(super) fn object_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Name of a namespace.
+pub(super) fn namespace_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    })
+}
+
+/// Key of a ConfigMap.
+pub(super) fn config_map_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": MAX_OBJECT_NAME_LENGTH,
+        "pattern": PATH_SEGMENT,
+    })
+}
+
 /// A DNS domain, or nothing.
 pub(super) fn dns_domain(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -147,12 +147,17 @@ pub(super) fn check_workload_id(id: &SpiffeId) -> Result<(), EntryError> {
             value: id.to_string(),
         });
     }
-    if id.path() == "/spire" || id.path().starts_with("/spire/") {
+    if is_reserved(id) {
         return Err(EntryError::ReservedPath {
             value: id.to_string(),
         });
     }
     Ok(())
+}
+
+/// Whether `id` is of a server or an agent, and so of no entry.
+pub(super) fn is_reserved(id: &SpiffeId) -> bool {
+    id.path() == "/spire" || id.path().starts_with("/spire/")
 }
 
 /// Checks that an agent or server may have `id`.

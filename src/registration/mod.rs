@@ -42,7 +42,7 @@ pub use labels::{Interner, Labels};
 pub use registration_entry::{
     RegistrationEntryError, parse_registration_entry, registration_entry_name,
 };
-pub use registry::{Registry, Right};
+pub use registry::{Registry, Right, WriteBlocks};
 pub use report::{
     Change, ClusterSpiffeIdReport, InForce, MatchOutcome, Obstacle, PodReport, RemovalCause,
     StaticEntryReport,

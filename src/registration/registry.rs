@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
 };
 
-pub use self::index::Right;
+pub use self::index::{Right, WriteBlocks};
 use self::{
     cluster::{NamespaceState, NodeState},
     evaluate::PodState,

@@ -20,6 +20,10 @@ pub(crate) fn files() -> Files {
     tonic_prost_build::configure()
         .out_dir(folder.path())
         .emit_rerun_if_changed(false)
+        .extern_path(
+            ".spire.api.server.entry.v1.SyncAuthorizedEntriesResponse",
+            "crate::server::proto::entry::SyncAuthorizedEntriesResponse",
+        )
         .compile_fds(descriptors)
         .unwrap();
     let generated = fs::read_dir(folder.path()).unwrap();

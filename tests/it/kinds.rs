@@ -8,7 +8,7 @@ use kube::{
 use serde_json::{Value, json};
 use spiffe_operator::api::{
     ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterSpiffeIdStatus, ClusterStaticEntry,
-    ClusterStaticEntryStatus,
+    ClusterStaticEntryStatus, NestedClusterSpec, TrustDomainSpec,
     conditions::{READY, Report, merge},
     duration,
 };
@@ -76,6 +76,18 @@ fn trust_domain() -> Value {
         "kind": "TrustDomain",
         "metadata": { "name": unique("td") },
         "spec": { "trustDomain": unique_trust_domain(), "authority": { "selfSigned": {} } },
+    })
+}
+
+fn nested_cluster() -> Value {
+    json!({
+        "apiVersion": "spiffe-operator.io/v1alpha1",
+        "kind": "NestedCluster",
+        "metadata": { "name": unique("nc") },
+        "spec": {
+            "trustDomainRef": { "name": "example" },
+            "kubeConfig": { "secretRef": { "name": "child01" } },
+        },
     })
 }
 
@@ -519,11 +531,22 @@ async fn a_trust_domain_keeps_its_name() {
 #[tokio::test]
 async fn the_defaults_of_the_schema_are_those_of_the_types() {
     let client = control_plane().await.install_crds().await;
+    let by_type = |spec: &Value| {
+        let typed: TrustDomainSpec = serde_json::from_value(spec.clone()).unwrap();
+        serde_json::to_value(typed).unwrap()
+    };
     let object = trust_domain();
-    let mut stored = apply_dry(&client, &object).await.unwrap().data;
-    let typed: spiffe_operator::api::TrustDomainSpec =
-        serde_json::from_value(object["spec"].clone()).unwrap();
-    assert_eq!(stored["spec"].take(), serde_json::to_value(typed).unwrap());
+    let stored = apply_dry(&client, &object).await.unwrap().data;
+    assert_eq!(stored["spec"], by_type(&object["spec"]));
+    let by_type = |spec: &Value| {
+        let typed: NestedClusterSpec = serde_json::from_value(spec.clone()).unwrap();
+        serde_json::to_value(typed).unwrap()
+    };
+    let mut object = nested_cluster();
+    object["spec"]["bundle"] = json!({ "configMap": {} });
+    object["spec"]["agents"] = json!({ "serviceAccountAllowList": ["ns:sa"] });
+    let stored = apply_dry(&client, &object).await.unwrap().data;
+    assert_eq!(stored["spec"], by_type(&object["spec"]));
 }
 
 #[tokio::test]
@@ -596,12 +619,149 @@ async fn schema_and_parser_agree_on_durations() {
 }
 
 #[tokio::test]
+async fn a_nested_cluster_is_taken_where_it_can_work() {
+    let kube_config = |field: &str, value: Value| {
+        let mut source = json!({ "secretRef": { "name": "child01" } });
+        source[field] = value;
+        source
+    };
+    let with_key = json!({ "secretRef": { "name": "child01", "key": "value.yaml" } });
+    let accepted = [
+        ("/clusterName", json!("Child_01.x")),
+        ("/kubeConfig", with_key),
+        ("/kubeConfig", kube_config("context", json!("a@b"))),
+        (
+            "/kubeConfig",
+            kube_config(
+                "impersonate",
+                json!({ "user": "spire-root", "groups": ["g"] }),
+            ),
+        ),
+        (
+            "/kubeConfig",
+            kube_config("insecureSkipTLSVerify", json!(true)),
+        ),
+        ("/mode", json!("Downstream")),
+        ("/credentials", json!("Managed")),
+        ("/registration", json!({ "source": "Both" })),
+        (
+            "/allowedIDs",
+            json!(["/a", "/ns/*/sa/web-*", "/a*b*c/*", "/x/**", "/**"]),
+        ),
+        (
+            "/allowedDNSNames",
+            json!(["a", "*.web.svc", "**.example.org", "a-*-b.x", "**"]),
+        ),
+        ("/uniqueIDs", json!("Deny")),
+        ("/agents", json!({ "serviceAccountAllowList": ["ns:sa"] })),
+        ("/bundle", json!({ "configMap": {} })),
+        (
+            "/bundle",
+            json!({ "configMap": { "namespace": "n", "name": "b", "key": "bundle.crt", "format": "pem" } }),
+        ),
+        ("/cleanupTimeout", json!("0s")),
+    ];
+    let refused = [
+        ("/trustDomainRef", json!(null), "Required value"),
+        ("/kubeConfig", json!(null), "Required value"),
+        (
+            "/kubeConfig",
+            json!({}),
+            "spec.kubeConfig.secretRef: Required value",
+        ),
+        (
+            "/kubeConfig",
+            json!({ "secretRef": { "name": "Child" } }),
+            "spec.kubeConfig.secretRef.name",
+        ),
+        (
+            "/kubeConfig",
+            kube_config("impersonate", json!({ "groups": ["g"] })),
+            "spec.kubeConfig.impersonate.user: Required value",
+        ),
+        (
+            "/kubeConfig",
+            kube_config("impersonate", json!({ "user": "" })),
+            "spec.kubeConfig.impersonate.user",
+        ),
+        ("/clusterName", json!("a/b"), "spec.clusterName"),
+        ("/clusterName", json!(".."), "spec.clusterName"),
+        ("/clusterName", json!(""), "spec.clusterName"),
+        ("/mode", json!("Local"), "Unsupported value: \"Local\""),
+        ("/credentials", json!("None"), "Unsupported value"),
+        ("/uniqueIDs", json!("Allow"), "Unsupported value"),
+        (
+            "/registration",
+            json!({ "source": "All" }),
+            "spec.registration.source: Unsupported value",
+        ),
+        ("/allowedIDs", json!([]), "should have at least 1 items"),
+        ("/allowedIDs", json!(["ns/a"]), "spec.allowedIDs[0]"),
+        ("/allowedIDs", json!(["/a/"]), "spec.allowedIDs[0]"),
+        ("/allowedIDs", json!(["/**/a"]), "spec.allowedIDs[0]"),
+        ("/allowedIDs", json!(["/a**"]), "spec.allowedIDs[0]"),
+        ("/allowedIDs", json!(["spiffe://a/b"]), "spec.allowedIDs[0]"),
+        (
+            "/allowedDNSNames",
+            json!(["a..b"]),
+            "spec.allowedDNSNames[0]",
+        ),
+        (
+            "/allowedDNSNames",
+            json!(["a.**"]),
+            "spec.allowedDNSNames[0]",
+        ),
+        ("/allowedDNSNames", json!(["A"]), "spec.allowedDNSNames[0]"),
+        (
+            "/agents",
+            json!({ "serviceAccountAllowList": [] }),
+            "spec.agents.serviceAccountAllowList",
+        ),
+        (
+            "/bundle",
+            json!({ "configMap": { "format": "der" } }),
+            "spec.bundle.configMap.format: Unsupported value",
+        ),
+        (
+            "/bundle",
+            json!({ "configMap": { "key": "a/b" } }),
+            "spec.bundle.configMap.key",
+        ),
+        ("/cleanupTimeout", json!("1d"), "must be a duration"),
+    ];
+    check(nested_cluster, &accepted, &refused).await;
+}
+
+#[tokio::test]
+async fn a_nested_cluster_keeps_its_name() {
+    let client = control_plane().await.install_crds().await;
+    let mut object = nested_cluster();
+    apply(&client, &object).await.unwrap();
+    object["spec"]["uniqueIDs"] = json!("Deny");
+    apply(&client, &object).await.unwrap();
+    object["spec"]["clusterName"] = json!("another");
+    let said = refusal(&client, &object).await;
+    assert!(
+        said.contains("spec.clusterName: Invalid value") && said.contains("must not change"),
+        "{said}"
+    );
+    let mut named = nested_cluster();
+    named["spec"]["clusterName"] = json!("one");
+    apply(&client, &named).await.unwrap();
+    for name in [json!("two"), json!(null)] {
+        let said = refusal(&client, &changed(named.clone(), "/clusterName", &name)).await;
+        assert!(said.contains("must not change"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn samples_and_what_helm_installs_are_taken() {
     let client = control_plane().await.install_crds().await;
     for path in [
         "config/samples/clusterfederatedtrustdomain.yaml",
         "config/samples/clusterspiffeid.yaml",
         "config/samples/clusterstaticentry.yaml",
+        "config/samples/nestedcluster.yaml",
         "config/samples/registrationentry.yaml",
         "config/samples/trustdomain.yaml",
         "tests/it/data/helm-chart.yaml",

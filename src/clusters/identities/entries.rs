@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::clusters::identities::{Identities, State, start};
-use crate::registration::{Entry, EntryId, EntrySelector, Registry, Right};
+use crate::registration::{Entry, EntryId, EntrySelector, Registry, Right, WriteBlocks};
 use crate::spiffe::{SpiffeId, TrustDomainName};
 
 /// Not all of the cluster was seen and evaluated yet; what is missing, in words for the user.
@@ -32,6 +32,23 @@ impl Identities {
     ) -> Result<Vec<Arc<Entry>>, NotYetSeen> {
         self.ask(domain, |registry| {
             registry.authorized_entries(agent, node_selectors)
+        })
+    }
+
+    /// The entries that an agent may fetch as `write` makes them, which must be the same function
+    /// always.
+    ///
+    /// # Errors
+    /// Before all of the cluster was seen.
+    pub fn authorized_blocks(
+        &self,
+        domain: &str,
+        agent: &SpiffeId,
+        node_selectors: &BTreeSet<EntrySelector>,
+        write: WriteBlocks,
+    ) -> Result<Vec<Arc<[u8]>>, NotYetSeen> {
+        self.ask(domain, |registry| {
+            registry.authorized_blocks(agent, node_selectors, write)
         })
     }
 
@@ -113,16 +130,20 @@ impl Identities {
         })
     }
 
-    fn ask<T>(&self, domain: &str, answer: impl FnOnce(&Registry) -> T) -> Result<T, NotYetSeen> {
-        let state = self.lock();
+    fn ask<T>(
+        &self,
+        domain: &str,
+        answer: impl FnOnce(&mut Registry) -> T,
+    ) -> Result<T, NotYetSeen> {
+        let mut state = self.lock();
         let State {
             objects,
             domains,
             unlisted,
             ..
-        } = &*state;
-        match domains.get(domain) {
-            Some(domain) if domain.is_settled => Ok(answer(&domain.registry)),
+        } = &mut *state;
+        match domains.get_mut(domain) {
+            Some(domain) if domain.is_settled => Ok(answer(&mut domain.registry)),
             Some(domain) => Err(NotYetSeen {
                 missing: start::what_is_missing(unlisted, objects, domain),
             }),

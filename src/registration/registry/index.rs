@@ -1,7 +1,8 @@
 //! Entries in force, by what agents and tools look for: ID, parent and special rights.
 //!
 //! Invariant: it holds exactly the entries in force. The cost of what an agent asks follows the
-//! entries that are its own.
+//! entries that are its own, and where nothing has changed since it was asked last, the parents that
+//! have them.
 
 use std::{
     borrow::Borrow,
@@ -14,6 +15,7 @@ use std::{
 use crate::{
     registration::{
         entry::{Entry, EntrySelector},
+        entry_error,
         entry_id::EntryId,
     },
     spiffe::SpiffeId,
@@ -34,12 +36,26 @@ struct ById(Arc<Entry>);
 
 type Entries = BTreeSet<ById>;
 
+/// Writes entries down for agents, in blocks that are told as they are.
+pub type WriteBlocks = fn(&mut dyn Iterator<Item = &Entry>) -> Vec<Arc<[u8]>>;
+
+/// The entries of one parent, and what follows from them until they change.
+#[derive(Debug, Default)]
+struct Children {
+    entries: Entries,
+    blocks: Option<Vec<Arc<[u8]>>>,
+    /// The IDs of entries that are parents themselves, as of a version of the parents.
+    parents: Option<(u64, Arc<[SpiffeId]>)>,
+}
+
 /// The entries in force.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     all: Entries,
     /// Those that are no node alias, by parent ID.
-    by_parent: BTreeMap<SpiffeId, Entries>,
+    by_parent: BTreeMap<SpiffeId, Children>,
+    /// How often an ID that an entry can have came to be a parent's, or ceased to be one.
+    parents_version: u64,
     /// Node aliases, by the first of their selectors.
     aliases: BTreeMap<EntrySelector, Entries>,
     /// Those that give a right, by SPIFFE ID.
@@ -53,7 +69,7 @@ impl Index {
         if let Some(selector) = alias_selector(entry) {
             put(&mut self.aliases, selector, new());
         } else {
-            put(&mut self.by_parent, &entry.parent_id, new());
+            self.put_child(&entry.parent_id, new());
         }
         if entry.admin || entry.downstream {
             put(&mut self.with_rights, &entry.spiffe_id, new());
@@ -65,7 +81,7 @@ impl Index {
         if let Some(selector) = alias_selector(entry) {
             take(&mut self.aliases, selector, &entry.id);
         } else {
-            take(&mut self.by_parent, &entry.parent_id, &entry.id);
+            self.take_child(&entry.parent_id, &entry.id);
         }
         if entry.admin || entry.downstream {
             take(&mut self.with_rights, &entry.spiffe_id, &entry.id);
@@ -91,33 +107,87 @@ impl Index {
         })
     }
 
-    /// Visits the entries that an agent may fetch, each once, until `visit` returns false: those
-    /// whose parent is the agent, a node alias that it matches, or an entry that was visited.
-    pub(super) fn visit_authorized<'a>(
-        &'a self,
-        agent: &'a SpiffeId,
+    /// The parents whose entries an agent may fetch: itself, the node aliases that it matches, and
+    /// those of such entries that are parents.
+    pub(super) fn parents_for(
+        &mut self,
+        agent: &SpiffeId,
         node_selectors: &BTreeSet<EntrySelector>,
-        mut visit: impl FnMut(&'a Arc<Entry>) -> bool,
-    ) {
+    ) -> BTreeSet<SpiffeId> {
         let aliases = self.aliases_of(node_selectors);
-        let mut parents = vec![agent];
-        parents.extend(aliases.map(|entry| &entry.spiffe_id));
-        let mut seen = BTreeSet::new();
-        while let Some(parent) = parents.pop() {
-            // Few SPIFFE IDs are parents of anything, so few are remembered.
-            let Some(children) = self.by_parent.get(parent) else {
-                continue;
-            };
-            if !seen.insert(parent) {
+        let mut open = vec![agent.clone()];
+        open.extend(aliases.map(|entry| entry.spiffe_id.clone()));
+        let mut found = BTreeSet::new();
+        while let Some(parent) = open.pop() {
+            if found.contains(&parent) {
                 continue;
             }
-            for ById(entry) in children {
-                if !visit(entry) {
-                    return;
-                }
-                parents.push(&entry.spiffe_id);
+            if let Some(parents) = self.parents_among_children(&parent) {
+                open.extend(parents.iter().cloned());
+                found.insert(parent);
             }
         }
+        found
+    }
+
+    /// The entries of a parent that are no node alias.
+    pub(super) fn children(&self, parent: &SpiffeId) -> impl Iterator<Item = &Arc<Entry>> {
+        let children = self.by_parent.get(parent);
+        let entries = children.into_iter().flat_map(|it| &it.entries);
+        entries.map(|ById(entry)| entry)
+    }
+
+    /// The same as `write` makes of them, which must be the same function always: it is called once
+    /// until they change.
+    pub(super) fn blocks(&mut self, parent: &SpiffeId, write: WriteBlocks) -> Vec<Arc<[u8]>> {
+        let Some(children) = self.by_parent.get_mut(parent) else {
+            return Vec::new();
+        };
+        let mut entries = children.entries.iter().map(|ById(entry)| &**entry);
+        let blocks = &mut children.blocks;
+        blocks.get_or_insert_with(|| write(&mut entries)).clone()
+    }
+
+    fn parents_among_children(&mut self, parent: &SpiffeId) -> Option<Arc<[SpiffeId]>> {
+        let children = self.by_parent.get(parent)?;
+        if let Some((version, parents)) = &children.parents
+            && *version == self.parents_version
+        {
+            return Some(Arc::clone(parents));
+        }
+        let ids = children.entries.iter().map(|ById(entry)| &entry.spiffe_id);
+        let parents = ids.filter(|id| self.by_parent.contains_key(id)).cloned();
+        let parents: Arc<[SpiffeId]> = parents.collect::<BTreeSet<_>>().into_iter().collect();
+        let children = self.by_parent.get_mut(parent)?;
+        children.parents = Some((self.parents_version, Arc::clone(&parents)));
+        Some(parents)
+    }
+
+    fn put_child(&mut self, parent: &SpiffeId, entry: ById) {
+        if let Some(children) = self.by_parent.get_mut(parent) {
+            children.change(|entries| entries.insert(entry));
+            return;
+        }
+        let mut children = Children::default();
+        children.change(|entries| entries.insert(entry));
+        self.by_parent.insert(parent.clone(), children);
+        self.note_parent(parent);
+    }
+
+    fn take_child(&mut self, parent: &SpiffeId, id: &EntryId) {
+        let Some(children) = self.by_parent.get_mut(parent) else {
+            return;
+        };
+        children.change(|entries| entries.remove(id));
+        if children.entries.is_empty() {
+            self.by_parent.remove(parent);
+            self.note_parent(parent);
+        }
+    }
+
+    /// Agents come and go with the pods on their nodes; no entry has the ID of one.
+    fn note_parent(&mut self, parent: &SpiffeId) {
+        self.parents_version += u64::from(!entry_error::is_reserved(parent));
     }
 
     /// The node aliases whose selectors a node all has.
@@ -132,6 +202,14 @@ impl Index {
             let mut selectors = entry.selectors.iter();
             selectors.all(|selector| node_selectors.contains(selector))
         })
+    }
+}
+
+impl Children {
+    fn change(&mut self, change: impl FnOnce(&mut Entries) -> bool) {
+        change(&mut self.entries);
+        self.blocks = None;
+        self.parents = None;
     }
 }
 

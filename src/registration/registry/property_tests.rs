@@ -372,8 +372,8 @@ impl Both {
 
 impl Both {
     /// Compares what agents and tools find.
-    fn compare_queries(&self, expected: &Rendered) {
-        let registry = &self.registry;
+    fn compare_queries(&mut self, expected: &Rendered) {
+        let registry = &mut self.registry;
         let entries: BTreeMap<_, _> = expected
             .entries
             .values()
@@ -425,9 +425,21 @@ impl Both {
                     .map(|it| it.id.clone())
                     .collect();
                 assert_eq!(among, found_ids);
+                let written = registry.authorized_blocks(&agent, &selectors, write);
+                let mut written: Vec<_> = written.iter().map(|it| it.to_vec()).collect();
+                written.sort();
+                let mut anew = write(&mut found.iter().map(|it| &**it));
+                anew.sort();
+                assert!(written.iter().eq(anew.iter().map(|it| &**it)));
             }
         }
     }
+}
+
+/// A block for each entry.
+fn write(entries: &mut dyn Iterator<Item = &Entry>) -> Vec<Arc<[u8]>> {
+    let blocks = entries.map(|it| format!("{} {}", it.id, it.revision));
+    blocks.map(|block| block.as_bytes().into()).collect()
 }
 
 /// The entry that a RegistrationEntry with this JSON makes.

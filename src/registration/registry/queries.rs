@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Registry, Right,
+    Registry, Right, WriteBlocks,
     evaluate::{Outcome, Verdict},
 };
 use crate::{
@@ -57,39 +57,41 @@ impl Registry {
     /// aliases themselves are not among them.
     #[must_use]
     pub fn authorized_entries(
-        &self,
+        &mut self,
         agent: &SpiffeId,
         node_selectors: &BTreeSet<EntrySelector>,
     ) -> Vec<Arc<Entry>> {
-        let mut found = Vec::new();
-        self.index.visit_authorized(agent, node_selectors, |entry| {
-            found.push(entry.clone());
-            true
-        });
-        found
+        let parents = self.index.parents_for(agent, node_selectors);
+        let entries = parents.iter().flat_map(|it| self.index.children(it));
+        entries.cloned().collect()
     }
 
-    /// Of the entries that an agent may fetch those with these IDs, in their order. The agent's own
-    /// children, as most are, are found without looking at others.
+    /// The entries that an agent may fetch as `write` makes them, which must be the same function
+    /// always: what it made of a parent's entries is given again until they change.
+    #[must_use]
+    pub fn authorized_blocks(
+        &mut self,
+        agent: &SpiffeId,
+        node_selectors: &BTreeSet<EntrySelector>,
+        write: WriteBlocks,
+    ) -> Vec<Arc<[u8]>> {
+        let parents = self.index.parents_for(agent, node_selectors);
+        let blocks = parents.iter().flat_map(|it| self.index.blocks(it, write));
+        blocks.collect()
+    }
+
+    /// Of the entries that an agent may fetch those with these IDs, in their order.
     #[must_use]
     pub fn authorized_among(
-        &self,
+        &mut self,
         agent: &SpiffeId,
         node_selectors: &BTreeSet<EntrySelector>,
         ids: &[EntryId],
     ) -> Vec<Option<Arc<Entry>>> {
-        let known = ids.iter().filter_map(|id| self.index.get(id));
-        let mut open: BTreeSet<&EntryId> = known
-            .filter(|entry| entry.parent_id != *agent)
-            .map(|entry| &entry.id)
-            .collect();
-        if !open.is_empty() {
-            self.index.visit_authorized(agent, node_selectors, |entry| {
-                open.remove(&entry.id);
-                !open.is_empty()
-            });
-        }
-        let found = |id| self.index.get(id).filter(|_| !open.contains(id)).cloned();
+        let parents = self.index.parents_for(agent, node_selectors);
+        let may_fetch =
+            |entry: &&Arc<Entry>| !entry.is_node_alias() && parents.contains(&entry.parent_id);
+        let found = |id| self.index.get(id).filter(may_fetch).cloned();
         ids.iter().map(found).collect()
     }
 

@@ -1,7 +1,7 @@
 //! The interface of spire-server as protobuf (`proto/`): messages, clients and servers.
 //!
 //! All below `generated` is written by `make codegen`. Names and numbers are those of
-//! spire-api-sdk; nothing is added to them.
+//! spire-api-sdk; nothing is added to them. One message has its code here, [`sync_response`].
 
 #![allow(
     clippy::pedantic,
@@ -13,6 +13,8 @@
     rustdoc::all,
     reason = "generated code"
 )]
+
+mod sync_response;
 
 /// `spire.api.types`: what several services have in common.
 pub mod types {
@@ -38,6 +40,7 @@ mod server {
     }
     pub mod entry {
         pub mod v1 {
+            pub use super::super::super::sync_response::SyncAuthorizedEntriesResponse;
             include!("generated/spire.api.server.entry.v1.rs");
         }
     }

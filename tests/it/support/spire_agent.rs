@@ -53,20 +53,33 @@ impl SpireAgent {
         attestor: &Attestor,
         addresses: &[&str],
     ) -> Self {
-        let agent = Self::launch_with(server, attestor, addresses).await;
+        let agent = Self::launch_with(server, attestor, addresses, "1s").await;
+        agent.healthy().await;
+        agent
+    }
+
+    /// Starts an agent that syncs as seldom as agents do unless they are told otherwise, and waits
+    /// until it serves workloads.
+    pub(crate) async fn start_unhurried(server: &Endpoint, attestor: &Attestor) -> Self {
+        let agent = Self::launch_with(server, attestor, &[], "5s").await;
         agent.healthy().await;
         agent
     }
 
     /// Starts an agent.
     pub(crate) async fn launch(server: &Endpoint, attestor: &Attestor) -> Self {
-        Self::launch_with(server, attestor, &[]).await
+        Self::launch_with(server, attestor, &[], "1s").await
     }
 
-    async fn launch_with(server: &Endpoint, attestor: &Attestor, addresses: &[&str]) -> Self {
+    async fn launch_with(
+        server: &Endpoint,
+        attestor: &Attestor,
+        addresses: &[&str],
+        sync_interval: &str,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = program("spire-agent").await;
-        let mut configuration = configuration(server, attestor, folder.path());
+        let mut configuration = configuration(server, attestor, folder.path(), sync_interval);
         let hosts = (!addresses.is_empty()).then(|| folder.path().join("hosts"));
         if let Some(hosts) = &hosts {
             let lines = addresses.iter().map(|it| format!("{it} {REPLICAS}\n"));
@@ -232,7 +245,12 @@ fn process(program: &Path, folder: &Path, hosts: Option<&Path>) -> Process {
     Process::start("spire-agent", Path::new("unshare"), arguments, log)
 }
 
-fn configuration(server: &Endpoint, attestor: &Attestor, folder: &Path) -> String {
+fn configuration(
+    server: &Endpoint,
+    attestor: &Attestor,
+    folder: &Path,
+    sync_interval: &str,
+) -> String {
     let Endpoint {
         trust_domain, port, ..
     } = server;
@@ -269,7 +287,7 @@ fn configuration(server: &Endpoint, attestor: &Attestor, folder: &Path) -> Strin
   trust_bundle_path = "{folder}/bundle.pem"
   trust_domain = "{trust_domain}"
   {join_token}
-  experimental {{ sync_interval = "1s" }}
+  experimental {{ sync_interval = "{sync_interval}" }}
 }}
 plugins {{
   NodeAttestor "{plugin}" {{ plugin_data {{

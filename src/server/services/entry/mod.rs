@@ -34,10 +34,14 @@ use crate::server::proto::entry::{
     SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
 };
 use crate::server::proto::types;
+use crate::spiffe::SpiffeId;
 use crate::store::{CatchUpError, RegistrationEntryStore, WriteError};
 
 /// Most bytes of entries in one message: stock clients take 4 MiB.
 const MAX_BYTES: usize = 4 * 1024 * 1024 - 1024;
+
+/// Entries that an agent fetches without letting anybody else in between.
+const SLICE: usize = 1000;
 
 /// The Entry service of one trust domain.
 pub(super) struct EntryService {
@@ -185,11 +189,12 @@ impl EntryApi for EntryService {
         request: Request<Streaming<SyncAuthorizedEntriesRequest>>,
     ) -> Result<Response<Self::SyncAuthorizedEntriesStream>, Status> {
         let agent = Authorized::agent(&request)?;
-        let entries = authorized(&self.context, &agent)?;
-        let requests = request.into_inner();
         let exchange = Exchange {
-            requests,
-            state: Progress::Begun(entries),
+            context: Arc::clone(&self.context),
+            node_selectors: node_selectors(&agent),
+            agent: agent.id,
+            requests: request.into_inner(),
+            begun: None,
             answers: VecDeque::new(),
         };
         let answers = stream::try_unfold(exchange, |mut exchange| async move {
@@ -202,17 +207,13 @@ impl EntryApi for EntryService {
 
 /// A `SyncAuthorizedEntries` call under way.
 struct Exchange {
+    context: Arc<ServerContext>,
+    agent: SpiffeId,
+    node_selectors: BTreeSet<EntrySelector>,
     requests: Streaming<SyncAuthorizedEntriesRequest>,
-    state: Progress,
+    /// None before the agent has asked, and so knows nothing.
+    begun: Option<Sync>,
     answers: VecDeque<SyncAuthorizedEntriesResponse>,
-}
-
-/// How far it is.
-enum Progress {
-    /// The agent has not asked yet.
-    Begun(Vec<Arc<Entry>>),
-    /// It knows what there is.
-    Told(Sync),
 }
 
 impl Exchange {
@@ -229,15 +230,43 @@ impl Exchange {
                 Err(status) if status.code() == Code::Cancelled => return Ok(None),
                 Err(status) => return Err(status),
             };
-            match &mut self.state {
-                Progress::Begun(entries) => {
-                    let sync = Sync::begin(&request, std::mem::take(entries))?;
-                    self.answers.extend(sync.revisions());
-                    self.state = Progress::Told(sync);
+            self.answers = match self.begun {
+                None => {
+                    self.begun = Some(Sync::begin(&request)?);
+                    sync::revisions(self.blocks()?).into()
                 }
-                Progress::Told(sync) => self.answers.extend(sync.entries(request)),
-            }
+                Some(begun) => {
+                    let found = self.find(&sync::wanted(request))?;
+                    begun.entries(found.into_iter().flatten()).into()
+                }
+            };
         }
+    }
+
+    /// What the agent may fetch, written down.
+    fn blocks(&self) -> Result<Vec<Arc<[u8]>>, Status> {
+        let identities = &self.context.process.identities;
+        identities
+            .authorized_blocks(
+                &self.context.object,
+                &self.agent,
+                &self.node_selectors,
+                sync::write_revisions,
+            )
+            .map_err(|error| unavailable(&error))
+    }
+
+    /// Those of the entries that the agent may fetch.
+    fn find(&self, ids: &[EntryId]) -> Result<Vec<Option<Arc<Entry>>>, Status> {
+        let identities = &self.context.process.identities;
+        let mut found = Vec::with_capacity(ids.len());
+        // Slice by slice, so that others have their turn in between.
+        for ids in ids.chunks(SLICE) {
+            let (object, selectors) = (&self.context.object, &self.node_selectors);
+            let some = identities.authorized_among(object, &self.agent, selectors, ids);
+            found.extend(some.map_err(|error| unavailable(&error))?);
+        }
+        Ok(found)
     }
 }
 

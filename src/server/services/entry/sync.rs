@@ -3,11 +3,12 @@
 //!
 //! It is first told ID and revision of every entry, however few there are, and then asks for those
 //! that it lacks. spire-server tells few entries in full each time; agents take either, and this way
-//! one that lacks nothing costs almost nothing. Pages are bounded by bytes, below the 4 MiB that a
-//! stock agent takes. It takes the length of the first page for how many entries it may ask for at
-//! once, so its requests are bounded, too.
+//! one that lacks nothing costs almost nothing: what it is told was written down when the entries
+//! changed last. Pages are bounded by bytes, below the 4 MiB that a stock agent takes. It takes the
+//! length of the first page for how many entries it may ask for at once, so its requests are
+//! bounded, too, and the first page is not a short one where there are several.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use prost::Message;
@@ -23,11 +24,37 @@ use crate::server::services::entry::convert;
 /// Most bytes of entries or revisions in one message.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// What an agent may fetch, while it asks.
-#[derive(Debug)]
+/// ID and revision of `entries`, encoded as a part of the answer to the first request, in blocks of
+/// at most a page.
+pub(super) fn write_revisions(entries: &mut dyn Iterator<Item = &Entry>) -> Vec<Arc<[u8]>> {
+    let revisions = entries.map(|entry| SyncAuthorizedEntriesResponse {
+        entry_revisions: vec![EntryRevision {
+            id: entry.id.to_string(),
+            revision_number: entry.revision,
+            created_at: entry.source.created,
+        }],
+        ..SyncAuthorizedEntriesResponse::default()
+    });
+    let blocks = pages(revisions, Message::encoded_len).into_iter();
+    // Messages one behind the other are one that has the lists of all.
+    let blocks = blocks.map(|block| block.iter().flat_map(Message::encode_to_vec).collect());
+    blocks.collect()
+}
+
+/// The answers to the first request, made of [written](write_revisions) blocks.
+pub(super) fn revisions(mut blocks: Vec<Arc<[u8]>>) -> Vec<SyncAuthorizedEntriesResponse> {
+    blocks.sort_by_key(|block| Reverse(block.len()));
+    let pages = pages(blocks.into_iter(), |block| block.len()).into_iter();
+    responses(pages.map(|encoded| SyncAuthorizedEntriesResponse {
+        encoded,
+        ..SyncAuthorizedEntriesResponse::default()
+    }))
+}
+
+/// What an agent asks for after its first request.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Sync {
     mask: Option<EntryMask>,
-    entries: BTreeMap<EntryId, Arc<Entry>>,
 }
 
 impl Sync {
@@ -35,55 +62,26 @@ impl Sync {
     ///
     /// # Errors
     /// When that asks for what is not offered.
-    pub(super) fn begin(
-        request: &SyncAuthorizedEntriesRequest,
-        entries: Vec<Arc<Entry>>,
-    ) -> Result<Self, Status> {
+    pub(super) fn begin(request: &SyncAuthorizedEntriesRequest) -> Result<Self, Status> {
         if !request.ids.is_empty() {
             return Err(Status::invalid_argument(
                 "specifying IDs on initial request is not supported",
             ));
         }
-        if request
-            .output_mask
-            .is_some_and(|mask| !mask.revision_number)
-        {
+        let mask = request.output_mask;
+        if mask.is_some_and(|mask| !mask.revision_number) {
             return Err(Status::invalid_argument("revision number cannot be masked"));
         }
-        let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry));
-        Ok(Self {
-            mask: request.output_mask,
-            entries: entries.collect(),
-        })
+        Ok(Self { mask })
     }
 
-    /// The answers to the first request.
-    pub(super) fn revisions(&self) -> Vec<SyncAuthorizedEntriesResponse> {
-        let revisions = self.entries.values().map(|entry| EntryRevision {
-            id: entry.id.to_string(),
-            revision_number: entry.revision,
-            created_at: entry.source.created,
-        });
-        let pages = pages(revisions).into_iter();
-        responses(pages.map(|page| SyncAuthorizedEntriesResponse {
-            entry_revisions: page,
-            ..SyncAuthorizedEntriesResponse::default()
-        }))
-    }
-
-    /// The answers to a request for entries; those that the agent may not fetch are left out.
+    /// The answers to a request for entries of which these were found.
     pub(super) fn entries(
-        &self,
-        request: SyncAuthorizedEntriesRequest,
+        self,
+        found: impl Iterator<Item = Arc<Entry>>,
     ) -> Vec<SyncAuthorizedEntriesResponse> {
-        let mut ids = request.ids;
-        ids.sort_unstable();
-        ids.dedup();
-        let found = ids
-            .iter()
-            .filter_map(|id| self.entries.get(&EntryId::from_text(id)));
-        let messages = found.map(|entry| convert::for_agent(entry, self.mask.as_ref()));
-        let pages = pages(messages).into_iter();
+        let messages = found.map(|entry| convert::for_agent(&entry, self.mask.as_ref()));
+        let pages = pages(messages, Message::encoded_len).into_iter();
         responses(pages.map(|page| SyncAuthorizedEntriesResponse {
             entries: page,
             ..SyncAuthorizedEntriesResponse::default()
@@ -91,18 +89,26 @@ impl Sync {
     }
 }
 
-/// Cuts `messages` into pages; there is at least one.
-fn pages<M: Message>(messages: impl Iterator<Item = M>) -> Vec<Vec<M>> {
+/// The entries that are asked for, each once.
+pub(super) fn wanted(request: SyncAuthorizedEntriesRequest) -> Vec<EntryId> {
+    let mut ids = request.ids;
+    ids.sort_unstable();
+    ids.dedup();
+    ids.iter().map(|id| EntryId::from_text(id)).collect()
+}
+
+/// Cuts `items` into pages; there is at least one.
+fn pages<T>(items: impl Iterator<Item = T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let mut pages = Vec::new();
     let (mut page, mut bytes) = (Vec::new(), 0);
-    for message in messages {
-        let size = message.encoded_len();
+    for item in items {
+        let size = size(&item);
         if bytes + size > PAGE_BYTES && !page.is_empty() {
             pages.push(std::mem::take(&mut page));
             bytes = 0;
         }
         bytes += size;
-        page.push(message);
+        page.push(item);
     }
     pages.push(page);
     pages
@@ -124,7 +130,7 @@ fn responses(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::api::{RegistrationEntry, RegistrationEntrySpec};
@@ -147,12 +153,47 @@ mod tests {
         (0..count).map(one).collect()
     }
 
-    fn begin(entries: Vec<Arc<Entry>>) -> Sync {
-        let request = SyncAuthorizedEntriesRequest {
-            output_mask: Some(convert::ALL),
-            ids: Vec::new(),
-        };
-        Sync::begin(&request, entries).unwrap()
+    /// A sync of an agent that may fetch these entries.
+    struct Served {
+        sync: Sync,
+        entries: BTreeMap<EntryId, Arc<Entry>>,
+    }
+
+    impl Served {
+        fn begin(entries: Vec<Arc<Entry>>) -> Self {
+            let request = SyncAuthorizedEntriesRequest {
+                output_mask: Some(convert::ALL),
+                ids: Vec::new(),
+            };
+            let entries = entries.into_iter().map(|entry| (entry.id.clone(), entry));
+            Self {
+                sync: Sync::begin(&request).unwrap(),
+                entries: entries.collect(),
+            }
+        }
+
+        /// As it arrives.
+        fn revisions(&self) -> Vec<SyncAuthorizedEntriesResponse> {
+            let entries: Vec<_> = self.entries.values().map(|entry| &**entry).collect();
+            // The entries of one parent after those of another.
+            let (few, many) = entries.split_at(entries.len() / 3);
+            let blocks = [few, many].into_iter();
+            let blocks = blocks.flat_map(|part| write_revisions(&mut part.iter().copied()));
+            let pages = revisions(blocks.collect());
+            let arrived = pages.iter().map(Message::encode_to_vec);
+            arrived
+                .map(|page| SyncAuthorizedEntriesResponse::decode(&*page).unwrap())
+                .collect()
+        }
+
+        fn entries(
+            &self,
+            request: SyncAuthorizedEntriesRequest,
+        ) -> Vec<SyncAuthorizedEntriesResponse> {
+            let ids = wanted(request).into_iter();
+            self.sync
+                .entries(ids.filter_map(|id| self.entries.get(&id).cloned()))
+        }
     }
 
     fn ask(ids: &[String]) -> SyncAuthorizedEntriesRequest {
@@ -163,9 +204,13 @@ mod tests {
     }
 
     /// Does what a stock agent does that holds `held`; what it then holds.
-    fn agent(sync: &Sync, mut held: BTreeMap<String, i64>) -> BTreeMap<String, i64> {
+    fn agent(sync: &Served, mut held: BTreeMap<String, i64>) -> BTreeMap<String, i64> {
         let first = sync.revisions();
         let size = first[0].entry_revisions.len();
+        assert!(
+            first.iter().all(|page| page.entry_revisions.len() <= size),
+            "the length of the first is what it asks for at once"
+        );
         let mut seen = BTreeSet::new();
         let mut lacking = Vec::new();
         for (at, page) in first.iter().enumerate() {
@@ -201,7 +246,7 @@ mod tests {
                 .iter()
                 .map(|entry| (entry.id.to_string(), entry.revision))
                 .collect();
-            let sync = begin(all);
+            let sync = Served::begin(all);
             assert_eq!(agent(&sync, BTreeMap::new()), expected);
             assert_eq!(agent(&sync, expected.clone()), expected);
             let mut stale = expected.clone();
@@ -215,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_none_of_the_agents_is_left_out() {
-        let sync = begin(entries(2, 1));
+        let sync = Served::begin(entries(2, 1));
         let ids = ["entry-000001", "other", "entry-000001", ""];
         let pages = sync.entries(ask(&ids.map(str::to_owned)));
         assert_eq!(pages.len(), 1);
@@ -229,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_first_request_sets_the_mask_and_nothing_else() {
-        let status = Sync::begin(&ask(&["a".to_owned()]), Vec::new()).unwrap_err();
+        let status = Sync::begin(&ask(&["a".to_owned()])).unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         let request = SyncAuthorizedEntriesRequest {
             output_mask: Some(EntryMask {
@@ -238,7 +283,7 @@ mod tests {
             }),
             ids: Vec::new(),
         };
-        let status = Sync::begin(&request, Vec::new()).unwrap_err();
+        let status = Sync::begin(&request).unwrap_err();
         assert_eq!(status.message(), "revision number cannot be masked");
         let request = SyncAuthorizedEntriesRequest {
             output_mask: Some(EntryMask {
@@ -247,7 +292,10 @@ mod tests {
             }),
             ids: Vec::new(),
         };
-        let sync = Sync::begin(&request, entries(1, 1)).unwrap();
+        let sync = Served {
+            sync: Sync::begin(&request).unwrap(),
+            ..Served::begin(entries(1, 1))
+        };
         let mut later = ask(&["entry-000000".to_owned()]);
         later.output_mask = Some(convert::ALL);
         let page = &sync.entries(later)[0];

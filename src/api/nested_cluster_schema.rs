@@ -1,0 +1,40 @@
+//! Fragments of schema that only NestedCluster has.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+/// A path with `*` in its segments; `**` may be the last one.
+const ID_PATTERN: &str = "^((/(([*]?[a-zA-Z0-9._-]+)+[*]?|[*]))+(/[*][*])?|/[*][*])$";
+/// A DNS name with `*` in its labels; `**` may be the first one.
+const DNS_NAME_PATTERN: &str =
+    "^([*][*]|([*]?[a-z0-9_-]+)+[*]?|[*])([.](([*]?[a-z0-9_-]+)+[*]?|[*]))*$";
+
+/// Patterns of the paths of SPIFFE IDs, at least one.
+pub(super) fn id_patterns(_: &mut SchemaGenerator) -> Schema {
+    patterns(ID_PATTERN)
+}
+
+/// Patterns of DNS names, at least one.
+pub(super) fn dns_name_patterns(_: &mut SchemaGenerator) -> Schema {
+    patterns(DNS_NAME_PATTERN)
+}
+
+fn patterns(form: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 256,
+        "items": { "type": "string", "maxLength": 2048, "pattern": form },
+    })
+}
+
+/// On a NestedCluster: its name as a cluster does not change.
+pub(super) fn cluster_name_stays() -> Value {
+    let name = |object: &str| format!("(has({object}.clusterName) ? {object}.clusterName : '')");
+    json!({
+        "rule": format!("{} == {}", name("self"), name("oldSelf")),
+        "fieldPath": ".clusterName",
+        "message": "must not change: the IDs of the cluster's agents have it in them; make a new \
+                    NestedCluster instead",
+    })
+}
