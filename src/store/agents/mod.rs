@@ -94,7 +94,10 @@ impl AgentError {
         match self {
             Self::Call { source } => !source.is_answer(),
             Self::Contended => true,
-            Self::Denied { .. } | Self::Misnamed { .. } | Self::NotFound => false,
+            Self::AttestedOtherwise { .. }
+            | Self::Denied { .. }
+            | Self::Misnamed { .. }
+            | Self::NotFound => false,
         }
     }
 }
