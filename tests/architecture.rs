@@ -167,6 +167,22 @@ fn every_metric_is_documented_and_no_other() {
 }
 
 #[test]
+fn every_method_of_the_api_is_documented_and_no_other() {
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let protos = files_under(&root().join("proto"), "proto");
+    let mut methods: Vec<_> = protos
+        .iter()
+        .flat_map(|path| documents::methods(&read(path)))
+        .collect();
+    // Its interface comes with a crate.
+    methods.extend(["Health/Check", "Health/Watch"].map(str::to_owned));
+    methods.sort();
+    assert!(methods.len() > 60, "{methods:?}");
+    let document = read(&root().join("docs/compatibility.md"));
+    assert_eq!(documents::documented_methods(&document), methods);
+}
+
+#[test]
 fn every_dependency_has_its_reason() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let unexplained = documents::unexplained_dependencies(&manifest, &architecture());

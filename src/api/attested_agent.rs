@@ -91,6 +91,11 @@ pub struct AttestedAgentSpec {
     /// Version that the agent says it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// SPIFFE ID that the agent is to have besides, as was asked for with its join token, while the
+    /// RegistrationEntry that gives it is still to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::spiffe_id")]
+    pub pending_alias: Option<String>,
     /// Bans the agent: nothing that it asks for is answered, and it cannot attest again until this
     /// is false or the record is deleted.
     #[serde(default)]

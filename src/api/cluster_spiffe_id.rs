@@ -132,8 +132,9 @@ pub struct ClusterSpiffeIdStatus {
     pub observed_generation: Option<i64>,
     /// What holds and what does not: `Ready` says whether the spec is in force,
     /// `RenderFailed` that some of the selected pods cannot have their entry, `Masked` that an older
-    /// object declares some, `FederationIncomplete` that a bundle is not known, `Reconciling` that
-    /// work is under way, `Stalled` that somebody must change something.
+    /// object declares some, `FederationIncomplete` that a bundle is not known, `TTLExceedsCA` that
+    /// SVIDs may live shorter than `ttl` or `jwtTtl`, `Reconciling` that work is under way,
+    /// `Stalled` that somebody must change something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -47,12 +47,12 @@ pub struct K8sPsatAttestor {
     pub use_pod_uid_for_agent_id: bool,
 }
 
-/// Agents that hold the key of a certificate. Exactly one of `caBundle` and `caBundleRef` says
-/// which CAs count.
+/// Agents that hold the key of a certificate. Exactly one of `caBundle`, `caBundleRef` and `spiffe`
+/// says which certificates count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.caBundle) != has(self.caBundleRef)",
-    "message": "exactly one of caBundle and caBundleRef must be set",
+    "rule": "[has(self.caBundle), has(self.caBundleRef), has(self.spiffe)].filter(set, set).size() == 1",
+    "message": "exactly one of caBundle, caBundleRef and spiffe must be set",
 }]))]
 #[serde(rename_all = "camelCase")]
 pub struct X509PopAttestor {
@@ -64,13 +64,29 @@ pub struct X509PopAttestor {
     /// each attestation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
-    /// The agent's SPIFFE ID below `/spire/agent`, with placeholders `{{ .Fingerprint }}` (SHA-1 of
-    /// the certificate in hexadecimal digits), `{{ .SerialNumberHex }}`, `{{ .Subject.CommonName }}`,
-    /// `{{ .PluginName }}`, `{{ .TrustDomain }}` and `{{ .URISanSelectors.<key> }}`. Unset:
-    /// `/x509pop/{{ .Fingerprint }}`.
+    /// Takes X.509-SVIDs of the trust domain itself for certificates of agents (`mode = "spiffe"` of
+    /// SPIRE).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe: Option<SpiffeExchange>,
+    /// The agent's SPIFFE ID below `/spire/agent`: a Go template with `.PluginName`, `.TrustDomain`,
+    /// `.Fingerprint` (SHA-1 of the certificate in hexadecimal digits), `.SerialNumberHex`,
+    /// `.Subject.CommonName`, `.Subject.Organization`, `.Subject.OrganizationalUnit`, `.DNSNames`,
+    /// `.URISanSelectors.<key>`, and with `spiffe` `.SVIDPathTrimmed`. Unset:
+    /// `/x509pop/{{ .Fingerprint }}`, and with `spiffe` `/x509pop/{{ .SVIDPathTrimmed }}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::agent_path_template")]
     pub agent_path_template: Option<String>,
+}
+
+/// X.509-SVIDs of the trust domain that make agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpiffeExchange {
+    /// How the path of the X.509-SVID's SPIFFE ID begins. What follows is `.SVIDPathTrimmed`. Empty:
+    /// every workload of the trust domain can become an agent.
+    #[serde(default = "default_svid_prefix", rename = "svidPrefix")]
+    #[schemars(schema_with = "schema::svid_prefix")]
+    pub svid_prefix: String,
 }
 
 /// A key of a ConfigMap or of a Secret in the operator's namespace.
@@ -102,6 +118,10 @@ pub struct JoinTokenAttestor {}
 
 fn default_audience() -> Vec<String> {
     vec!["spire-server".into()]
+}
+
+fn default_svid_prefix() -> String {
+    "/spire-exchange".into()
 }
 
 fn default_ca_bundle_key() -> String {

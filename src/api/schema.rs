@@ -227,6 +227,11 @@ pub(super) fn agent_path_template(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 1024, "pattern": "^/" })
 }
 
+/// How paths of SPIFFE IDs begin; nothing for any.
+pub(super) fn svid_prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 1024, "pattern": "^(/.*)?$" })
+}
+
 /// A name that becomes one segment of SPIFFE IDs.
 pub(super) fn path_segment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 255, "pattern": PATH_SEGMENT })

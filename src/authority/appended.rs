@@ -5,7 +5,7 @@
 //! Everything is bounded: a bundle goes to every agent, and the Secret that keeps it holds a
 //! megabyte. What has no end would stay for ever, and is refused.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 
 use super::rotation::is_to_be_pruned;
@@ -19,6 +19,9 @@ pub const MAX_APPENDED_ROOTS: usize = 64;
 pub const MAX_APPENDED_JWT_KEYS: usize = 256;
 /// Longest certificate, in bytes.
 const MAX_ROOT_LENGTH: usize = 4096;
+/// How long a JWT key of others may live, so that its place is free again one day. Those of servers
+/// below live as long as their CAs.
+const MAX_JWT_KEY_LIFE: SignedDuration = SignedDuration::from_hours(400 * 24);
 /// Longest key ID, in bytes; SPIRE's have 32.
 const MAX_KEY_ID_LENGTH: usize = 128;
 
@@ -147,6 +150,15 @@ pub enum AppendError {
         /// When it did.
         expires_at: Timestamp,
     },
+    /// It would take up room for too long.
+    #[error(
+        "the JWT key would expire at {expires_at}; {} days ahead are allowed",
+        MAX_JWT_KEY_LIFE.as_hours() / 24
+    )]
+    ExpiresTooLate {
+        /// When it would.
+        expires_at: Timestamp,
+    },
     /// No name that a token could carry.
     #[error("a JWT key has an ID of 1 to {MAX_KEY_ID_LENGTH} bytes")]
     KeyId,
@@ -218,14 +230,15 @@ fn check_jwt_key(key: &JwtKey, now: Timestamp) -> Result<(), AppendError> {
             key_id: key.key_id.clone(),
         }),
         Some(expires_at) if expires_at <= now => Err(AppendError::Expired { expires_at }),
+        Some(expires_at) if expires_at.duration_since(now) > MAX_JWT_KEY_LIFE => {
+            Err(AppendError::ExpiresTooLate { expires_at })
+        }
         Some(_) => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
     use crate::{
         api::JwtKeyType,
@@ -364,6 +377,14 @@ mod tests {
             refused(|key| key.expires_at = Some(now())),
             AppendError::Expired { expires_at }
         );
+        let expires_at = later(400 * 24) + SignedDuration::from_secs(1);
+        assert_eq!(
+            refused(|key| key.expires_at = Some(later(400 * 24) + SignedDuration::from_secs(1))),
+            AppendError::ExpiresTooLate { expires_at }
+        );
+        let mut longest = foreign_key("a");
+        longest.expires_at = Some(later(400 * 24));
+        append(&Appended::default(), &[], &[longest]).unwrap();
     }
 
     #[test]

@@ -257,7 +257,10 @@ mod tests {
 
     fn apply(journal: &Journal, command: &Command) -> Result<Journal, CommandError> {
         let applied = command.apply(journal, &settings(AuthorityOrigin::SelfSigned), now())?;
-        let data = applied.unwrap_or_else(|| journal.clone()).to_secret_data();
+        let data = applied
+            .unwrap_or_else(|| journal.clone())
+            .to_secret_data()
+            .unwrap();
         Ok(Journal::from_secret_data(&trust_domain(), &data).unwrap())
     }
 

@@ -285,7 +285,7 @@ mod tests {
 
     /// Written, and read again by another process.
     fn restarted(journal: &Journal) -> Journal {
-        Journal::from_secret_data(&trust_domain(), &journal.to_secret_data()).unwrap()
+        Journal::from_secret_data(&trust_domain(), &journal.to_secret_data().unwrap()).unwrap()
     }
 
     fn published(journal: &Journal) -> BTreeSet<Fingerprint> {
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn old_authorities_keep_no_key() {
         let keys = |journal: &Journal| {
-            let data = journal.to_secret_data();
+            let data = journal.to_secret_data().unwrap();
             let keys = data.into_keys().filter(|key| key.ends_with(KEY_SUFFIX));
             let (jwt, ca): (Vec<_>, Vec<_>) = keys.partition(|key| key.starts_with("jwt-"));
             (ca.len(), jwt.len())
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_secret_of_before_there_were_jwt_keys_gets_one() {
-        let mut data = active().to_secret_data();
+        let mut data = active().to_secret_data().unwrap();
         data.retain(|key, _| !key.starts_with("jwt-"));
         let mut document: serde_json::Value = serde_json::from_slice(&data[DOCUMENT]).unwrap();
         assert!(
@@ -587,7 +587,7 @@ mod tests {
 
     /// The data of a journal with its document changed.
     fn with_document(change: impl FnOnce(&mut serde_json::Value)) -> BTreeMap<String, Vec<u8>> {
-        let mut data = active().to_secret_data();
+        let mut data = active().to_secret_data().unwrap();
         let mut document = serde_json::from_slice(&data[DOCUMENT]).unwrap();
         change(&mut document);
         data.insert(DOCUMENT.to_owned(), document.to_string().into_bytes());
@@ -629,7 +629,7 @@ mod tests {
 
     #[test]
     fn refuses_two_active_authorities() {
-        let mut data = own(&active(), later(85)).to_secret_data();
+        let mut data = own(&active(), later(85)).to_secret_data().unwrap();
         let document = String::from_utf8(data[DOCUMENT].clone()).unwrap();
         let document = document.replace("\"prepared\"", "\"active\"");
         data.insert(DOCUMENT.to_owned(), document.into_bytes());
@@ -639,7 +639,7 @@ mod tests {
 
     #[test]
     fn refuses_missing_and_wrong_keys() {
-        let data = active().to_secret_data();
+        let data = active().to_secret_data().unwrap();
         let entries: Vec<_> = data
             .keys()
             .filter(|key| key.ends_with(KEY_SUFFIX))
@@ -693,7 +693,7 @@ mod tests {
         for pem in [ca, jwt_key] {
             let secret = pem.lines().nth(1).unwrap();
             assert!(!format!("{journal:?}").contains(secret));
-            let document = &journal.to_secret_data()[DOCUMENT];
+            let document = &journal.to_secret_data().unwrap()[DOCUMENT];
             assert!(!String::from_utf8_lossy(document).contains(secret));
         }
     }

@@ -93,8 +93,10 @@ impl Journal {
     }
 
     /// The data of the Secret. It holds private keys: write it there and nowhere else.
-    #[must_use]
-    pub fn to_secret_data(&self) -> BTreeMap<String, Vec<u8>> {
+    ///
+    /// # Errors
+    /// [`JournalError::Unwritable`].
+    pub fn to_secret_data(&self) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
         let pem = |key: &PrivateKey| key.to_pem().as_bytes().to_vec();
         let mut data = BTreeMap::new();
         let mut authorities = Vec::new();
@@ -121,10 +123,12 @@ impl Journal {
             appended_roots: self.appended.roots().map(Into::into).collect(),
             appended_jwt_keys: self.appended.jwt_keys().iter().map(Into::into).collect(),
         };
-        // Strings and numbers only: this cannot fail.
-        let document = serde_json::to_vec_pretty(&document).unwrap_or_default();
+        let document = serde_json::to_vec_pretty(&document);
+        let document = document.map_err(|error| JournalError::Unwritable {
+            message: error.to_string(),
+        })?;
         data.insert(DOCUMENT.to_owned(), document);
-        data
+        Ok(data)
     }
 }
 
@@ -204,6 +208,12 @@ pub enum JournalError {
         id: AuthorityId,
         /// Why.
         source: SubjectError,
+    },
+    /// No JSON can be made of it. Nothing is better than an empty document in its place.
+    #[error("{DOCUMENT} cannot be written: {message}")]
+    Unwritable {
+        /// Why.
+        message: String,
     },
     /// Written by a newer operator.
     #[error("{DOCUMENT} has version {version}; this operator knows version {VERSION}")]

@@ -40,10 +40,22 @@ pub struct K8sPsatSettings {
 /// Which certificates are agents'.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct X509PopSettings {
-    /// The CAs.
-    pub roots: CaBundle,
+    /// Whose certificates.
+    pub trust: X509PopTrust,
     /// The agent's path.
     pub path: AgentPathTemplate,
+}
+
+/// Whose certificates are agents'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum X509PopTrust {
+    /// Those under these CAs.
+    Cas(CaBundle),
+    /// X.509-SVIDs of the trust domain whose paths begin so, with a slash at the end.
+    Svids {
+        /// The beginning.
+        prefix: String,
+    },
 }
 
 /// Certificates of CAs, or where they lie.
@@ -94,22 +106,36 @@ fn k8s_psat(
 }
 
 fn x509pop_settings(attestor: &X509PopAttestor) -> Result<X509PopSettings, SettingsError> {
-    let roots = match (&attestor.ca_bundle, &attestor.ca_bundle_ref) {
-        (Some(inline), None) => {
+    let X509PopAttestor {
+        ca_bundle,
+        ca_bundle_ref,
+        spiffe,
+        agent_path_template,
+    } = attestor;
+    let (trust, default) = match (ca_bundle, ca_bundle_ref, spiffe) {
+        (Some(inline), None, None) => {
             let roots = pem::certificates(inline.as_bytes());
             let roots = roots.map_err(|error| wrong("x509pop.caBundle", error.to_string()))?;
-            CaBundle::Inline(roots)
+            let trust = X509PopTrust::Cas(CaBundle::Inline(roots));
+            (trust, AgentPathTemplate::DEFAULT)
         }
-        (None, Some(stored)) => CaBundle::Stored(stored.clone()),
+        (None, Some(stored), None) => {
+            let trust = X509PopTrust::Cas(CaBundle::Stored(stored.clone()));
+            (trust, AgentPathTemplate::DEFAULT)
+        }
+        (None, None, Some(spiffe)) => {
+            let prefix = format!("{}/", spiffe.svid_prefix.trim_end_matches('/'));
+            let trust = X509PopTrust::Svids { prefix };
+            (trust, AgentPathTemplate::DEFAULT_OF_SVIDS)
+        }
         _ => {
-            let problem = "give exactly one of caBundle and caBundleRef".into();
+            let problem = "give exactly one of caBundle, caBundleRef and spiffe".into();
             return Err(wrong("x509pop", problem));
         }
     };
-    let template = attestor.agent_path_template.as_deref();
-    let path = AgentPathTemplate::parse(template.unwrap_or(AgentPathTemplate::DEFAULT));
+    let path = AgentPathTemplate::parse(agent_path_template.as_deref().unwrap_or(default));
     let path = path.map_err(|error| wrong("x509pop.agentPathTemplate", error.to_string()))?;
-    Ok(X509PopSettings { roots, path })
+    Ok(X509PopSettings { trust, path })
 }
 
 fn wrong(field: &'static str, problem: String) -> SettingsError {
@@ -184,9 +210,26 @@ mod tests {
             assert!(problem.starts_with(expected), "{problem}");
         }
         let stored = parse(&json!({ "x509pop": { "caBundleRef": reference } })).unwrap();
-        let CaBundle::Stored(stored) = stored.x509pop.unwrap().roots else {
+        let X509PopTrust::Cas(CaBundle::Stored(stored)) = stored.x509pop.unwrap().trust else {
             panic!("not stored")
         };
         assert_eq!(stored.key, "ca.crt");
+    }
+
+    #[test]
+    fn svids_are_exchanged_by_the_beginning_of_their_paths() {
+        for (spiffe, expected) in [
+            (json!({}), "/spire-exchange/"),
+            (json!({ "svidPrefix": "/nodes" }), "/nodes/"),
+            (json!({ "svidPrefix": "/nodes/" }), "/nodes/"),
+            (json!({ "svidPrefix": "" }), "/"),
+        ] {
+            let settings = parse(&json!({ "x509pop": { "spiffe": spiffe } })).unwrap();
+            let X509PopSettings { trust, path } = settings.x509pop.unwrap();
+            let prefix = expected.to_owned();
+            assert_eq!(trust, X509PopTrust::Svids { prefix });
+            let default = AgentPathTemplate::parse(AgentPathTemplate::DEFAULT_OF_SVIDS);
+            assert_eq!(Ok(path), default);
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod facts;
 mod go_model;
 mod go_value;
 pub mod labels;
+mod lifetimes;
 mod masking;
 mod pod_entry;
 mod registration_entry;
@@ -39,6 +40,7 @@ pub use entry_error::EntryError;
 pub use entry_id::{EntryId, EntryIdError};
 pub use facts::{FieldSet, NodeFacts, PodDetail, PodFacts};
 pub use labels::{Interner, Labels};
+pub use lifetimes::{ExceedingTtl, Lifetimes};
 pub use registration_entry::{
     RegistrationEntryError, parse_registration_entry, registration_entry_name,
 };

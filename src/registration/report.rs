@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     entry::{Entry, PodRef, Source},
     entry_error::EntryError,
+    lifetimes::ExceedingTtl,
     spec::SpecError,
 };
 use crate::{
@@ -100,6 +101,8 @@ pub struct ClusterSpiffeIdReport {
     pub in_force: InForce,
     /// Trust domains in `federatesWith` whose bundles are not known; entries do without them.
     pub unknown_federated: Vec<TrustDomainName>,
+    /// Lifetimes that may be cut short.
+    pub exceeding_ttls: Vec<ExceedingTtl>,
     /// Objects that mask some of its entries, the first few.
     pub masked_by: Vec<Arc<Source>>,
     /// How many pods wait for [`super::Registry::missing_pod_detail`].
@@ -117,6 +120,8 @@ pub struct StaticEntryReport {
     pub masked_by: Option<Arc<Source>>,
     /// Trust domains in `federatesWith` whose bundles are not known; the entry does without them.
     pub unknown_federated: Vec<TrustDomainName>,
+    /// Lifetimes that may be cut short.
+    pub exceeding_ttls: Vec<ExceedingTtl>,
 }
 
 impl StaticEntryReport {

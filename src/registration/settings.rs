@@ -4,6 +4,7 @@ use regex::Regex;
 
 use super::{
     entry_error::{EntryError, check_parent_id},
+    lifetimes::Lifetimes,
     template::{ClusterFacts, Template, TemplateError},
 };
 use crate::{
@@ -28,6 +29,8 @@ pub struct Settings {
     pub parent_id_template: Template,
     /// Namespaces whose pods get no identity; an expression matches anywhere in the name.
     pub ignore_namespaces: Vec<Regex>,
+    /// How long SVIDs live for certain.
+    pub lifetimes: Lifetimes,
 }
 
 /// Why a TrustDomain cannot register anything.
@@ -100,6 +103,7 @@ impl Settings {
             watch_classless: spec.watch_classless,
             parent_id_template,
             ignore_namespaces,
+            lifetimes: Lifetimes::of(spec),
         })
     }
 

@@ -66,8 +66,10 @@ pub struct ParsedStaticEntry {
     spiffe_id: SpiffeId,
     parent_id: SpiffeId,
     selectors: Vec<EntrySelector>,
-    x509_ttl: Option<Duration>,
-    jwt_ttl: Option<Duration>,
+    /// Lifetime of X.509-SVIDs in whole seconds.
+    pub x509_ttl: Option<Duration>,
+    /// Lifetime of JWT-SVIDs in whole seconds.
+    pub jwt_ttl: Option<Duration>,
     dns_names: Vec<String>,
     /// Trust domains whose bundles the workload gets, without repetition.
     pub federates_with: Vec<TrustDomainName>,

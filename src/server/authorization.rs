@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::Limited;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use prost::Message;
 use prost_types::Any;
 use tokio::time::timeout;
@@ -142,7 +142,7 @@ where
                         _ => return inner.call(request).await,
                     };
                     let turn = turn(&context, access, &caller);
-                    let mut request = request.map(|body| Body::new(Limited::new(body, longest)));
+                    let mut request = request.map(|body| bounded(body, longest));
                     request.extensions_mut().insert(turn.clone());
                     let heard = timeout(HEARING, inner.call(request));
                     tokio::select! {
@@ -157,6 +157,17 @@ where
             }
         })
     }
+}
+
+/// `body`, which is an error where it is longer than `longest` bytes.
+fn bounded(body: Body, longest: usize) -> Body {
+    Body::new(Limited::new(body, longest).map_err(move |error| {
+        if error.is::<LengthLimitError>() {
+            Status::resource_exhausted(format!("call is longer than {longest} bytes"))
+        } else {
+            Status::from_error(error)
+        }
+    }))
 }
 
 /// What a call holds for as long as it costs something: a turn, where it is a stranger's.

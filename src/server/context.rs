@@ -12,6 +12,7 @@ use crate::authority::Authority;
 use crate::domains::ServerSettings;
 use crate::runtime::context::Context;
 use crate::server::caller::Caller;
+use crate::server::capped::Told;
 use crate::server::rate_limit::{Limit, RateLimits};
 use crate::server::turns::Turns;
 use crate::server::workers::Workers;
@@ -49,6 +50,8 @@ pub struct ServerContext {
     /// When the server was started.
     pub started: Instant,
     limits: RateLimits,
+    /// What was told of lifetimes that were cut short.
+    pub(super) told_caps: Told,
     /// Turns for calls that cost memory before it is known who calls.
     pub(super) strangers: Turns,
     /// Turns for questions to a cluster whose token it is that somebody shows.
@@ -79,6 +82,7 @@ impl ServerContext {
             own_chain: watch::Sender::default(),
             started: Instant::now(),
             limits: RateLimits::default(),
+            told_caps: Told::default(),
             strangers: Turns::new(MAX_STRANGERS),
             reviews: Semaphore::new(MAX_REVIEWS),
         }

@@ -11,6 +11,7 @@ pub mod admin_socket;
 pub mod attestation;
 pub mod authorization;
 pub mod caller;
+mod capped;
 mod connection;
 pub mod context;
 mod identity;

@@ -42,6 +42,8 @@ pub enum Limit<'a> {
     X509Signing,
     /// JWT signatures.
     JwtSigning,
+    /// WIT signatures.
+    WitSigning,
     /// Authorities that downstream servers publish.
     Publishing,
     /// Reports of agents.
@@ -58,6 +60,7 @@ pub struct RateLimits {
     whole_cluster_attestation: Limiter<String>,
     x509_signing: Limiter<IpAddr>,
     jwt_signing: Limiter<IpAddr>,
+    wit_signing: Limiter<IpAddr>,
     publishing: Limiter<IpAddr>,
     status: Limiter<IpAddr>,
     calls: std::sync::atomic::AtomicU32,
@@ -71,6 +74,7 @@ impl Default for RateLimits {
             whole_cluster_attestation: limiter(WHOLE_CLUSTER_ATTESTATION),
             x509_signing: limiter(SIGNING),
             jwt_signing: limiter(SIGNING),
+            wit_signing: limiter(SIGNING),
             publishing: limiter(SIGNING),
             status: limiter(STATUS),
             calls: std::sync::atomic::AtomicU32::new(0),
@@ -102,7 +106,7 @@ impl RateLimits {
             Limit::Attestation
             | Limit::ClusterAttestation(_)
             | Limit::WholeClusterAttestation(_) => settings.attestation,
-            Limit::X509Signing | Limit::JwtSigning => settings.signing,
+            Limit::X509Signing | Limit::JwtSigning | Limit::WitSigning => settings.signing,
             Limit::Publishing | Limit::Status => true,
         };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -122,6 +126,7 @@ impl RateLimits {
             }
             Limit::X509Signing => turn(&self.x509_signing, &address, count).await,
             Limit::JwtSigning => turn(&self.jwt_signing, &address, count).await,
+            Limit::WitSigning => turn(&self.wit_signing, &address, count).await,
             Limit::Publishing => turn(&self.publishing, &address, count).await,
             Limit::Status => turn(&self.status, &address, count).await,
         }
@@ -139,6 +144,7 @@ impl RateLimits {
             &self.attestation,
             &self.x509_signing,
             &self.jwt_signing,
+            &self.wit_signing,
             &self.publishing,
             &self.status,
         ] {

@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
+use crate::spiffe::{KeyKind, PublicKey};
+
 /// How many items one thread does at a time: some milliseconds of work.
 const CHUNK: usize = 16;
 
@@ -49,6 +51,22 @@ impl Workers {
             .map_err(|_| Status::internal("the work was cut off"))
     }
 
+    /// Does `work`, which signs by `key`: at once where handing it to another thread would take longer
+    /// than it holds this one up.
+    ///
+    /// # Errors
+    /// `Internal` when it was cut off.
+    pub async fn sign<T: Send + 'static>(
+        &self,
+        key: &PublicKey,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        if signs_quickly(key) {
+            return Ok(work());
+        }
+        self.run(work).await
+    }
+
     /// Does `work` with each of `items`, on all cores, and gives the results in the same order.
     ///
     /// # Errors
@@ -78,9 +96,30 @@ impl Workers {
     }
 }
 
+/// Whether a signature by this key takes no longer than changing threads.
+#[must_use]
+pub fn signs_quickly(key: &PublicKey) -> bool {
+    !matches!(key.kind(), KeyKind::Rsa { .. })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+    use crate::api::JwtKeyType;
+    use crate::authority::JwtAuthority;
+
+    #[tokio::test]
+    async fn slow_signatures_hold_no_thread_of_the_runtime_up() {
+        let workers = Workers::default();
+        for (key_type, is_here) in [(JwtKeyType::EcP256, true), (JwtKeyType::Rsa2048, false)] {
+            let authority = JwtAuthority::generate(key_type, jiff::Timestamp::MAX).unwrap();
+            let key = authority.key().public_key();
+            let signer = workers.sign(key, || thread::current().id()).await.unwrap();
+            assert_eq!(signer == thread::current().id(), is_here, "{key_type:?}");
+        }
+    }
 
     #[tokio::test]
     async fn results_have_the_order_of_the_items() {

@@ -394,6 +394,20 @@ mod tests {
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = RequestedKey::from_pkcs10(&bytes);
             let _ = RequestedKey::from_public_key(&bytes, &bytes, UID);
+            let _ = key_in_pkcs10(&bytes);
+        }
+
+        /// A damaged request is refused, or gives a key that is one; a key that was proved is whole.
+        #[test]
+        fn damage_gives_nobody_a_key(at in any::<prop::sample::Index>(), byte in 1..=u8::MAX) {
+            let key = p256();
+            let mut request = csr(&params(), &key);
+            let at = at.index(request.len());
+            request[at] ^= byte;
+            prop_assert!(RequestedKey::from_pkcs10(&request).is_err());
+            if let Ok(read) = key_in_pkcs10(&request) {
+                prop_assert!(PublicKey::from_spki(read.spki()).is_ok());
+            }
         }
     }
 }

@@ -61,6 +61,14 @@ pub enum SaveError {
         /// Why.
         source: CallError,
     },
+    /// There is nothing to write.
+    #[error("cannot write Secret {name}")]
+    Unwritable {
+        /// Name of the Secret.
+        name: String,
+        /// Why.
+        source: JournalError,
+    },
     /// Somebody else wrote first: read again.
     #[error("Secret {name} was written by somebody else at the same time")]
     Conflict {
@@ -165,7 +173,10 @@ impl AuthorityStore {
     ) -> Result<StoredJournal, SaveError> {
         let name = Self::secret_name(owner);
         metadata.managed_fields = None;
-        let data = journal.to_secret_data();
+        let data = match journal.to_secret_data() {
+            Ok(data) => data,
+            Err(source) => return Err(SaveError::Unwritable { name, source }),
+        };
         let mut secret = Secret {
             metadata,
             type_: Some(SECRET_TYPE.into()),

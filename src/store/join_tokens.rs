@@ -112,7 +112,7 @@ impl JoinTokenStore {
         expires_at: Timestamp,
         alias: Option<&SpiffeId>,
     ) -> Result<(), JoinTokenError> {
-        let agent_id = self.agent_id(token)?;
+        let agent_id = agent_id(&self.trust_domain, token)?;
         let mut annotations = BTreeMap::from([(EXPIRES_AT.into(), expires_at.to_string())]);
         annotations.extend(alias.map(|alias| (ALIAS.into(), alias.to_string())));
         let secret = Secret {
@@ -140,7 +140,7 @@ impl JoinTokenStore {
     /// say that it deleted the Secret; then the token may be used up or not.
     pub async fn consume(&self, token: &str, now: Timestamp) -> Result<UsedToken, JoinTokenError> {
         // What was never made is unknown.
-        let Ok(agent_id) = self.agent_id(token) else {
+        let Ok(agent_id) = agent_id(&self.trust_domain, token) else {
             return Err(JoinTokenError::Unknown);
         };
         let name = self.secret_name(&agent_id);
@@ -201,17 +201,6 @@ impl JoinTokenStore {
         labels.is_some_and(|labels| wanted.all(|(key, value)| labels.get(key) == Some(value)))
     }
 
-    /// ID of the agent that attests with `token`.
-    fn agent_id(&self, token: &str) -> Result<SpiffeId, JoinTokenError> {
-        let id = format!("{}/spire/agent/join_token/{token}", self.trust_domain.id());
-        let id = if token.contains('/') {
-            Err(ParseSpiffeIdError::BadPathCharacter { found: '/' })
-        } else {
-            id.parse()
-        };
-        id.map_err(|source| JoinTokenError::NoSegment { source })
-    }
-
     /// The ID differs with the token, so a hash of it is one of the token.
     fn secret_name(&self, agent_id: &SpiffeId) -> String {
         let mut suffix = String::from(".join-token.");
@@ -234,4 +223,41 @@ impl JoinTokenStore {
 
 fn expiry(metadata: &ObjectMeta) -> Option<Timestamp> {
     metadata.annotations.as_ref()?.get(EXPIRES_AT)?.parse().ok()
+}
+
+/// ID of the agent that attests with `token`.
+fn agent_id(trust_domain: &TrustDomainName, token: &str) -> Result<SpiffeId, JoinTokenError> {
+    let id = format!("{}/spire/agent/join_token/{token}", trust_domain.id());
+    let id = if token.contains('/') {
+        Err(ParseSpiffeIdError::BadPathCharacter { found: '/' })
+    } else {
+        id.parse()
+    };
+    id.map_err(|source| JoinTokenError::NoSegment { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A token is the last segment of its agent's ID, or it is none.
+        #[test]
+        fn any_text_is_a_segment_or_no_token(token in "[a-zA-Z0-9._\\-]{0,20}|[./]{0,3}|.{0,20}") {
+            let found = agent_id(&"example.org".parse().unwrap(), &token);
+            let is_segment = !token.is_empty()
+                && token.chars().any(|c| c != '.')
+                && token.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+            match found {
+                Ok(id) => {
+                    let path = format!("/spire/agent/join_token/{token}");
+                    prop_assert_eq!(id.path(), path);
+                    prop_assert!(!matches!(&*token, "" | "." | ".."));
+                }
+                Err(_) => prop_assert!(!is_segment),
+            }
+        }
+    }
 }

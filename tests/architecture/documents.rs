@@ -93,6 +93,47 @@ pub(crate) fn documented_metrics(document: &str) -> Vec<String> {
     names
 }
 
+/// The methods of the services in the text of a `.proto` file, each `Service/Method`, sorted.
+pub(crate) fn methods(proto: &str) -> Vec<String> {
+    let mut service = "";
+    let mut methods = Vec::new();
+    for line in proto.lines() {
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix("service ") {
+            service = rest.trim_end_matches(" {");
+        } else if let Some(rest) = line.strip_prefix("rpc ") {
+            let method = rest.split('(').next().unwrap_or_default();
+            methods.push(format!("{service}/{method}"));
+        }
+    }
+    methods.sort();
+    methods
+}
+
+/// The methods in the rows of the table under `| service | method | state |` whose state is told, in
+/// the same form and as often as they are there.
+pub(crate) fn documented_methods(document: &str) -> Vec<String> {
+    let lines = document.lines();
+    let table = lines.skip_while(|line| *line != "| service | method | state |");
+    let rows = table.skip(2).take_while(|line| line.starts_with('|'));
+    let mut methods = Vec::new();
+    for row in rows {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [_, service, names, state, _] = cells[..] else {
+            panic!("not three cells: {row}");
+        };
+        let service = service.split(' ').next().unwrap_or_default();
+        let names = names.split('`').skip(1).step_by(2);
+        methods.extend(
+            names
+                .filter(|_| !state.is_empty())
+                .map(|name| format!("{service}/{name}")),
+        );
+    }
+    methods.sort();
+    methods
+}
+
 /// What is wrong with the tests that an invariant names in backticks, alone or at the end of a path:
 /// it names none, or some that are not among `tests`. Like a test's looks a name of several words.
 pub(crate) fn problem_with_tests(invariant: &str, tests: &[String]) -> Option<String> {
@@ -138,6 +179,15 @@ fn metrics_are_found() {
     assert_eq!(registered_metrics(source), ["a", "b_errors"]);
     let document = "| `spiffe_operator_b_errors_total` | counter |\n| `spiffe_operator_a` | |\nas `spiffe_operator_c`\n";
     assert_eq!(documented_metrics(document), ["a", "b_errors"]);
+}
+
+#[test]
+fn methods_are_found() {
+    let proto = "service A {\n  rpc Two(X) returns (Y);\n  rpc One(stream X) returns (Y);\n}\n";
+    assert_eq!(methods(proto), ["A/One", "A/Two"]);
+    let document = "| `No` | `X` | |\n\n| service | method | state |\n|---|---|---|\n\
+                    | A | `Two`, `One` | as there |\n| B (`b.v1`) | `Three` | |\n\n| A | `No` | x |\n";
+    assert_eq!(documented_methods(document), ["A/One", "A/Two"]);
 }
 
 #[test]

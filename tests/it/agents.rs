@@ -85,6 +85,7 @@ impl Replicas {
             selectors: vec![format!("test:{name}"), "test:all".into()],
             cluster: None,
             node_name: Some(name.into()),
+            alias: None,
             svid: svid(serial),
         }
     }

@@ -334,7 +334,15 @@ async fn a_federated_trust_domain_is_taken_where_upstream_takes_it() {
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_trust_domain_is_taken_where_it_can_work() {
     let signer = |name: &str| json!({ "signerName": name });
+    let x509pop = |attestor: Value| json!({ "nodeAttestors": { "x509pop": attestor } });
+    let bundle = json!({ "kind": "Secret", "name": "cas" });
     let accepted = [
+        ("/server", x509pop(json!({ "caBundleRef": bundle }))),
+        ("/server", x509pop(json!({ "spiffe": {} }))),
+        (
+            "/server",
+            x509pop(json!({ "spiffe": { "svidPrefix": "" } })),
+        ),
         ("/authority", json!({ "secretRef": { "name": "ca" } })),
         ("/trustDomain", json!("a".repeat(255))),
         ("/trustDomain", json!("under_score")),
@@ -471,6 +479,21 @@ async fn a_trust_domain_is_taken_where_it_can_work() {
             "/bundleConfigMaps",
             json!({ "formats": ["der"] }),
             "Unsupported value",
+        ),
+        (
+            "/server",
+            x509pop(json!({})),
+            "exactly one of caBundle, caBundleRef and spiffe",
+        ),
+        (
+            "/server",
+            x509pop(json!({ "caBundleRef": bundle, "spiffe": {} })),
+            "exactly one of caBundle, caBundleRef and spiffe",
+        ),
+        (
+            "/server",
+            x509pop(json!({ "spiffe": { "svidPrefix": "nodes" } })),
+            "svidPrefix",
         ),
         ("/deletionPolicy", json!("Keep"), "Unsupported value"),
         (

@@ -15,8 +15,8 @@ use spiffe_operator::api::{
 };
 
 use crate::support::{
-    ControlPlane, Options, SOON, World, apply, condition, merge_patch, namespace, pod,
-    release_lease, unique, verdict, wait_until,
+    ControlPlane, Options, SOON, World, apply, condition, control_plane, merge_patch, namespace,
+    pod, release_lease, unique, verdict, wait_until,
 };
 
 pub(crate) async fn apply_static_entry(world: &World, changes: Value) -> String {
@@ -358,6 +358,43 @@ async fn an_unknown_federated_trust_domain_is_named_and_costs_nothing_else() {
     let name = apply_static_entry(&world, changes).await;
     condition::<ClusterStaticEntry>(&world.client, &name, "FederationIncomplete", "True").await;
     static_entry(&world, &name, true, false, true).await;
+}
+
+#[tokio::test]
+async fn a_lifetime_that_the_ca_may_cut_short_is_told_until_it_is_not_so() {
+    let world = World::without_trust_domain(control_plane().await).await;
+    world.apply_trust_domain(json!({ "caTTL": "48h" })).await;
+    let id = apply_id(&world, "web", json!({ "ttl": "9h", "jwtTtl": "8h" })).await;
+    let exceeds = "TTLExceedsCA";
+    let told = condition::<ClusterSPIFFEID>(&world.client, &id, exceeds, "True").await;
+    assert!(
+        told.message
+            .starts_with("ttl of 32400s is more than 28800s: "),
+        "{}",
+        told.message
+    );
+    let entry = apply_static_entry(&world, json!({ "jwtSVIDTTL": "9h" })).await;
+    let told = condition::<ClusterStaticEntry>(&world.client, &entry, exceeds, "True").await;
+    assert!(told.message.starts_with("jwtSVIDTTL "), "{}", told.message);
+
+    world.apply_trust_domain(json!({ "caTTL": "60h" })).await;
+    wait_until("nothing to be cut short any more", SOON, || async {
+        let ids = Api::<ClusterSPIFFEID>::all(world.client.clone());
+        let id = ids.get(&id).await.unwrap().status.unwrap_or_default();
+        let entries = Api::<ClusterStaticEntry>::all(world.client.clone());
+        let entry = entries
+            .get(&entry)
+            .await
+            .unwrap()
+            .status
+            .unwrap_or_default();
+        let conditions: Vec<_> = id.conditions.into_iter().chain(entry.conditions).collect();
+        let is_told = conditions.iter().any(|it| it.type_ == exceeds);
+        (!is_told)
+            .then_some(())
+            .ok_or_else(|| format!("{conditions:?}"))
+    })
+    .await;
 }
 
 #[tokio::test]

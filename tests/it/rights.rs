@@ -6,20 +6,24 @@ use std::path::PathBuf;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::Role;
-use kube::Api;
 use kube::api::PostParams;
 use kube::config::Kubeconfig;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry, RegistrationEntry};
 use spiffe_operator::rbac::{BUNDLE_CONFIG_MAP, CLUSTER, NAMESPACED};
 use spiffe_operator::registration::{EntryId, registration_entry_name};
 
+use spiffe_operator::server::proto::agent::agent_client::AgentClient;
+use spiffe_operator::server::proto::agent::{CreateJoinTokenRequest, DeleteAgentRequest};
 use spiffe_operator::server::proto::types::EntryMask;
+use tonic::transport::Endpoint;
 
 use crate::spire_entries::Entries;
+use crate::support::attesting::{self, attest, csr, params};
 use crate::support::{
-    ControlPlane, Operator, Options, SOON, World, apply, condition, documents, free_port,
-    merge_patch, unique, wait_until,
+    AGENT_ACCOUNT, Ca, ControlPlane, Operator, Options, SOON, World, apply, ca, condition,
+    documents, free_port, merge_patch, pod, pod_token, service_account, unique, wait_until,
 };
 
 /// Installs the generated roles, and makes a kubeconfig of the service account that has them.
@@ -57,18 +61,10 @@ async fn install_rights(control_plane: &ControlPlane) -> PathBuf {
 }
 
 /// Rights that are for what seldom happens (a pod that is newer than the watch, two replicas that
-/// answer one request), for agents, or that an admission plugin asks for.
+/// answer one request), or that an admission plugin asks for.
 const SELDOM: &[(&str, &str, &str)] = &[
-    ("", "pods", "get"),
     ("certificates.k8s.io", "podcertificaterequests", "get"),
-    ("", "secrets", "delete"),
     ("", "configmaps", "delete"),
-    ("", "nodes", "get"),
-    ("authentication.k8s.io", "tokenreviews", "create"),
-    ("spiffe-operator.io", "attestedagents", "get"),
-    ("spiffe-operator.io", "attestedagents", "create"),
-    ("spiffe-operator.io", "attestedagents", "update"),
-    ("spiffe-operator.io", "attestedagents", "delete"),
 ];
 
 #[tokio::test]
@@ -86,11 +82,25 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     let kubeconfig = install_rights(&own).await;
     let operator = Operator::start_as(&kubeconfig, "spiffe-system", &["--log", "debug"]).await;
     operator.ready().await;
+    let (port, nodes) = (free_port(), ca("nodes"));
+    let agents = format!("{}:{AGENT_ACCOUNT}", world.namespace);
+    let stored = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "nodes", "namespace": "spiffe-system" },
+        "data": { "ca.crt": nodes.pem() },
+    });
+    apply(&world.client, &stored).await.unwrap();
+    let stored = json!({ "kind": "ConfigMap", "name": "nodes", "key": "ca.crt" });
     let uid = world
         .apply_trust_domain(json!({
             "bundleConfigMaps": {},
             "deletionPolicy": "Delete",
-            "server": { "port": free_port() },
+            "server": { "port": port, "nodeAttestors": {
+                "joinToken": {},
+                "x509pop": { "caBundleRef": stored },
+                "k8sPSAT": { "serviceAccountAllowList": [agents] },
+            } },
         }))
         .await
         .metadata
@@ -102,11 +112,45 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     let fixed = apply_static_entry(&world).await;
     condition::<ClusterStaticEntry>(&world.client, &fixed, "Ready", "True").await;
     use_entry_api(&world, &operator).await;
+    attest_agents(&world, &operator, port, &nodes).await;
     let_an_entry_expire(&world).await;
     world.issue().await;
     world.event("default", &uid, "CAActivated").await;
 
-    // Copies of the bundle are made, repaired, and taken away where they are not wanted any more.
+    use_copies(&world).await;
+
+    // The last good spec of a registration is replaced by a better one.
+    world
+        .apply_cluster_spiffe_id(
+            "web",
+            json!({ "dnsNameTemplates": ["{{ .PodMeta.Name }}"] }),
+        )
+        .await;
+    wait_until("all rights to be used", SOON, || async {
+        let unused: Vec<_> = granted().difference(&used(&own)).cloned().collect();
+        let is_seldom = |(group, resource, verb): &Right| {
+            SELDOM.contains(&(group.as_str(), resource.as_str(), verb.as_str()))
+        };
+        unused
+            .iter()
+            .all(is_seldom)
+            .then_some(())
+            .ok_or_else(|| format!("never used: {unused:?}"))
+    })
+    .await;
+
+    operator.signal("TERM");
+    operator.ended(SOON).await;
+    let log = operator.log();
+    let refused: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("forbidden") || line.contains("code: 403"))
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// Copies of the bundle are made, repaired, and taken away where they are not wanted any more.
+async fn use_copies(world: &World) {
     let copies = Api::<ConfigMap>::namespaced(world.client.clone(), &world.namespace);
     let copy = wait_until("a copy of the bundle", SOON, || async {
         let copy = copies
@@ -144,35 +188,6 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
         found.map_or(Ok(()), |_| Err("it is there".to_owned()))
     })
     .await;
-
-    // The last good spec of a registration is replaced by a better one.
-    world
-        .apply_cluster_spiffe_id(
-            "web",
-            json!({ "dnsNameTemplates": ["{{ .PodMeta.Name }}"] }),
-        )
-        .await;
-    wait_until("all rights to be used", SOON, || async {
-        let unused: Vec<_> = granted().difference(&used(&own)).cloned().collect();
-        let is_seldom = |(group, resource, verb): &Right| {
-            SELDOM.contains(&(group.as_str(), resource.as_str(), verb.as_str()))
-        };
-        unused
-            .iter()
-            .all(is_seldom)
-            .then_some(())
-            .ok_or_else(|| format!("never used: {unused:?}"))
-    })
-    .await;
-
-    operator.signal("TERM");
-    operator.ended(SOON).await;
-    let log = operator.log();
-    let refused: Vec<_> = log
-        .lines()
-        .filter(|line| line.contains("forbidden") || line.contains("code: 403"))
-        .collect();
-    assert!(refused.is_empty(), "{refused:#?}");
 }
 
 /// Applies a ClusterStaticEntry of the world's class, and gives its name.
@@ -204,6 +219,38 @@ async fn use_entry_api(world: &World, operator: &Operator) {
     };
     entries.update(created.clone(), mask).await;
     entries.delete(&created.id).await;
+}
+
+/// Attests agents by every attestor, one of them twice; the last is evicted.
+async fn attest_agents(world: &World, operator: &Operator, port: u16, nodes: &Ca) {
+    let (client, namespace) = (&world.client, &world.namespace);
+    service_account(client, namespace, AGENT_ACCOUNT).await;
+    let spec = json!({ "serviceAccountName": AGENT_ACCOUNT });
+    let node = world.node.name_any();
+    let pod = pod(client, namespace, "agent", &node, &[], spec).await;
+    let token = pod_token(client, &pod, "spire-server").await;
+    let payload = json!({ "cluster": "default", "token": token }).to_string();
+    for _ in 0..2 {
+        let step = params("k8s_psat", payload.as_bytes(), &csr());
+        attest(port, step).await.unwrap();
+    }
+    attesting::Node::new(nodes, "node")
+        .attest(port)
+        .await
+        .unwrap();
+    let socket = operator.admin_socket(&world.class);
+    let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).unwrap();
+    let mut agents = AgentClient::new(endpoint.connect().await.unwrap());
+    let request = CreateJoinTokenRequest {
+        ttl: 600,
+        ..CreateJoinTokenRequest::default()
+    };
+    let token = agents.create_join_token(request).await.unwrap();
+    let token = token.into_inner().value;
+    let step = params("join_token", token.as_bytes(), &csr());
+    let svid = attest(port, step).await.unwrap();
+    let request = DeleteAgentRequest { id: svid.id };
+    agents.delete_agent(request).await.unwrap();
 }
 
 /// Applies a RegistrationEntry whose time is over, and waits until it is deleted.

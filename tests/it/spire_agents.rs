@@ -390,6 +390,33 @@ async fn authorities_change_under_a_running_agent(server: &Served) {
     agent.healthy().await;
 }
 
+/// Under the usual limits, with agents that come from one address all at once.
+#[tokio::test]
+async fn agents_that_attest_at_once_all_succeed() {
+    let server = &Served::by_operator_with_usual_limits().await;
+    let token = server.cli.join_token().await;
+    let by_token = Attestor::JoinToken(token);
+    let folder = server.folder.path();
+    let [first, second] =
+        [(); 2].map(|()| Attestor::x509pop(&server.x509pop_ca, &unique("node"), folder));
+    let (mut one, other, third) = tokio::join!(
+        SpireAgent::start(&server.endpoint, &first),
+        SpireAgent::start(&server.endpoint, &second),
+        SpireAgent::start(&server.endpoint, &by_token),
+    );
+    let web = server.id("web");
+    for agent in server.agents("").await {
+        server.cli.entry(&agent, &web, "").await;
+    }
+    one.relaunch_without_data().await;
+    one.healthy().await;
+    for agent in [&one, &other, &third] {
+        agent.x509_svid(&web).await;
+        assert!(!agent.process().log().contains("rate limit"));
+    }
+    assert_eq!(server.agents("").await.len(), 3);
+}
+
 scripts! {
     workloads_get_svids_and_bundles: "1h",
     a_join_token_counts_once: "1h",

@@ -4,8 +4,10 @@
 use std::process::Command;
 
 use k8s_openapi::jiff::Timestamp;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use kube::{Api, ResourceExt};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
 use serde_json::json;
+use spiffe_operator::api::TrustDomain;
 use spiffe_operator::server::proto::bundle::bundle_client::BundleClient;
 use spiffe_operator::server::proto::bundle::{
     AppendBundleRequest, BatchCreateFederatedBundleRequest, BatchDeleteFederatedBundleRequest,
@@ -419,6 +421,39 @@ async fn roots_of_others_are_appended() {
         ..AppendBundleRequest::default()
     });
     assert_eq!(garbage.await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn jwt_keys_of_others_are_bounded_and_warned_of() {
+    let (world, channel) = served().await;
+    let mut bundles = BundleClient::new(channel);
+    let key = KeyPair::generate().unwrap().subject_public_key_info();
+    let in_days = |days: i64| Timestamp::now().as_second() + days * 24 * 3600;
+    let keys = |ids: std::ops::Range<i32>, expires_at: i64| AppendBundleRequest {
+        jwt_authorities: ids
+            .map(|id| types::JwtKey {
+                public_key: key.clone(),
+                key_id: format!("other-{id}"),
+                expires_at,
+                tainted: false,
+            })
+            .collect(),
+        ..AppendBundleRequest::default()
+    };
+    for (request, expected) in [
+        (keys(0..1, in_days(500)), Code::InvalidArgument),
+        (keys(0..257, in_days(1)), Code::ResourceExhausted),
+    ] {
+        let refused = bundles.append_bundle(request).await.unwrap_err();
+        assert_eq!(refused.code(), expected, "{}", refused.message());
+    }
+    // One is the trust domain's own.
+    let appended = bundles.append_bundle(keys(0..79, in_days(1))).await;
+    assert_eq!(appended.unwrap().into_inner().jwt_authorities.len(), 80);
+    let objects = Api::<TrustDomain>::all(world.client.clone());
+    let uid = objects.get(&world.class).await.unwrap().uid().unwrap();
+    let note = world.event("default", &uid, "ManyJWTKeys").await;
+    assert!(note.starts_with("the bundle has 80 JWT keys"), "{note}");
 }
 
 #[tokio::test]

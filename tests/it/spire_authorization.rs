@@ -115,7 +115,7 @@ const METHODS: &[Methods] = &[
         &[
             ("BatchNewX509SVID", INVALID_ARGUMENT),
             ("NewJWTSVID", NOT_FOUND),
-            ("BatchNewWITSVID", UNIMPLEMENTED),
+            ("BatchNewWITSVID", INVALID_ARGUMENT),
         ],
         For::Agent,
     ),

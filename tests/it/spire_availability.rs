@@ -2,9 +2,12 @@
 //! goes on.
 
 use jiff::Timestamp;
+use kube::api::{Api, ListParams};
+use spiffe_operator::api::AttestedAgent;
 
 use crate::support::{
-    Attestor, ControlPlane, Operator, Options, SOON, Served, SpireAgent, World, unique, wait_until,
+    Attestor, ControlPlane, Fault, FaultyApiServer, Operator, Options, SOON, Served, SpireAgent,
+    World, unique, wait_until,
 };
 
 /// How long X.509-SVIDs live that are to be rotated during a test.
@@ -107,4 +110,45 @@ async fn while_the_api_server_is_away_known_agents_are_served_and_others_wait() 
         "away since {away}: {}",
         agent.process().log()
     );
+}
+
+#[tokio::test]
+async fn a_join_token_is_not_lost_with_the_entry_that_was_asked_for_with_it() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    own.ensure_namespace("spiffe-system").await;
+    let proxy = FaultyApiServer::before(&own).await;
+    let operator = Operator::start_as(proxy.kubeconfig(), "spiffe-system", &[]).await;
+    let served = Served::of(world, &operator, "1h").await;
+    let (host, web) = (served.id("host"), served.id("web"));
+    let generate = format!("token generate -ttl 600 -spiffeID {host}");
+    let said = served.cli.run(&generate).await.unwrap();
+    let token = said.trim().strip_prefix("Token: ").unwrap().to_owned();
+    served.cli.entry(&host, &web, "").await;
+
+    let create = "POST /apis/spiffe-operator.io/v1alpha1/registrationentries";
+    proxy.fail_only(create, Fault::Status(503));
+    let agent = SpireAgent::start(&served.endpoint, &Attestor::JoinToken(token)).await;
+    assert_eq!(attestations(&agent), 1, "{}", agent.process().log());
+    assert!(
+        served
+            .entry_ids(&format!("-spiffeID {host}"))
+            .await
+            .is_empty()
+    );
+    proxy.fail(Fault::None);
+    agent.x509_svid(&web).await;
+    assert_eq!(
+        served.entry_ids(&format!("-spiffeID {host}")).await.len(),
+        1
+    );
+    wait_until("the record to be complete", SOON, || async {
+        let agents = Api::<AttestedAgent>::all(served.world.client.clone());
+        let agents = agents.list(&ListParams::default()).await.unwrap().items;
+        let of_domain = |it: &&AttestedAgent| it.spec.trust_domain == served.trust_domain;
+        let record = agents.iter().find(of_domain).unwrap();
+        let pending = record.spec.pending_alias.clone();
+        pending.map_or(Ok(()), Err)
+    })
+    .await;
 }

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use prost::Message;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
 use spiffe_operator::server::proto::svid::{
-    BatchNewX509svidRequest, BatchNewX509svidResponse, NewJwtsvidRequest, NewJwtsvidResponse,
+    BatchNewWitsvidRequest, BatchNewWitsvidResponse, BatchNewX509svidRequest,
+    BatchNewX509svidResponse, NewJwtsvidRequest, NewJwtsvidResponse, NewWitsvidParams,
     NewX509svidParams,
 };
 use spiffe_operator::server::proto::types;
@@ -157,6 +158,46 @@ async fn batches_of_nothing_and_of_too_much_are_refused() {
         "{}",
         too_much.message
     );
+}
+
+#[tokio::test]
+async fn wit_svids_are_refused_one_by_one_as_without_their_feature_flag() {
+    let agent = Agent::new().await;
+    let entry = agent.entries.create_one(agent.entries.entry("/web")).await;
+    let key = KeyPair::generate().unwrap().subject_public_key_info();
+    let param = |entry_id: &str, public_key: &[u8], algorithm: &str| NewWitsvidParams {
+        entry_id: entry_id.into(),
+        public_key: public_key.to_vec(),
+        signing_algorithm: algorithm.into(),
+    };
+    let params = vec![
+        param(&entry.id, &key, "ES256"),
+        param("unknown", &key, "ES256"),
+        param(&entry.id, b"no DER", "ES256"),
+        param(&entry.id, &key, "RS256"),
+    ];
+    let request = BatchNewWitsvidRequest { params };
+    let answer: BatchNewWitsvidResponse = read(&agent.ask("BatchNewWITSVID", &request).await);
+    let expected = [
+        (
+            Code::Internal,
+            "failed to sign WIT-SVID: WIT key is not available for signing",
+        ),
+        (Code::NotFound, "entry not found or not authorized"),
+        (Code::InvalidArgument, "malformed public key: "),
+        (
+            Code::InvalidArgument,
+            "invalid signing algorithm or key type: unsupported signing algorithm for ec-p256 key: \
+             RS256",
+        ),
+    ];
+    assert_eq!(answer.results.len(), expected.len());
+    for (result, (code, beginning)) in answer.results.iter().zip(expected) {
+        let status = result.status.clone().unwrap();
+        assert_eq!(Code::from(status.code), code, "{}", status.message);
+        assert!(status.message.starts_with(beginning), "{}", status.message);
+        assert_eq!(result.svid, None);
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ use crate::api::{
     ClusterSPIFFEID, ClusterSpiffeIdStatus, ClusterStaticEntry, ClusterStaticEntryStatus,
 };
 use crate::registration::report::InForce;
-use crate::registration::{ClusterSpiffeIdReport, Source, SpecError, StaticEntryReport};
+use crate::registration::{
+    ClusterSpiffeIdReport, ExceedingTtl, Source, SpecError, StaticEntryReport,
+};
 use crate::spiffe::TrustDomainName;
 
 /// Trust domains in `federatesWith` have no known bundle; present only then.
@@ -19,6 +21,9 @@ const FEDERATION_INCOMPLETE: &str = "FederationIncomplete";
 const MASKED: &str = "Masked";
 /// No entry can be made for some pods; present only then.
 const RENDER_FAILED: &str = "RenderFailed";
+
+/// SVIDs may live shorter than the object says; present only then.
+const TTL_EXCEEDS_CA: &str = "TTLExceedsCA";
 
 /// Reason of an object that no TrustDomain serves any more.
 const NOT_SERVED: &str = "NotServed";
@@ -98,6 +103,7 @@ pub(super) fn of_cluster_spiffe_id(
     }
     conditions.extend(masked(stats.entries_masked, &report.masked_by));
     conditions.extend(federation(&report.unknown_federated));
+    conditions.extend(exceeding(&report.exceeding_ttls));
     let before = object
         .status
         .as_ref()
@@ -135,6 +141,7 @@ pub(super) fn of_cluster_static_entry(
         report.masked_by.as_slice(),
     ));
     conditions.extend(federation(&report.unknown_federated));
+    conditions.extend(exceeding(&report.exceeding_ttls));
     let before = object
         .status
         .as_ref()
@@ -182,6 +189,19 @@ fn federation(unknown: &[TrustDomainName]) -> Option<Report> {
     let message = format!("no bundle is known of {names}; entries are made without it");
     (!unknown.is_empty())
         .then(|| Report::new(FEDERATION_INCOMPLETE, true, "UnknownTrustDomain", message))
+}
+
+fn exceeding(ttls: &[ExceedingTtl]) -> Option<Report> {
+    let each = ttls.iter().map(|it| {
+        let (field, ttl, certain) = (it.field, it.ttl.as_secs(), it.certain.as_secs());
+        format!("{field} of {ttl}s is more than {certain}s")
+    });
+    let each = each.collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "{each}: what is signed ends with its authority, which may have no more left (a sixth of the \
+         TrustDomain's caTTL, 7 days at most)"
+    );
+    (!ttls.is_empty()).then(|| Report::new(TTL_EXCEEDS_CA, true, "MayBeCutShort", message))
 }
 
 fn describe(source: &Source) -> String {

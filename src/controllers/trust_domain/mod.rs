@@ -7,6 +7,7 @@
 mod authority;
 mod claim;
 mod copies;
+mod jwt_keys;
 mod publish;
 mod published;
 mod reconcile;

@@ -222,6 +222,7 @@ impl Worker {
         if bundle.roots().next().is_none() {
             return Ok(());
         }
+        self.tell_many_jwt_keys(object, bundle.jwt_keys().len());
         let client = self.context.client.clone();
         let owner = owner_reference(object);
         let before = object.status.clone().unwrap_or_default();

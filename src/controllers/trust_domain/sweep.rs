@@ -1,5 +1,5 @@
-//! What the leader removes once its time is over: join tokens that expired, and agents that have been
-//! away for too long.
+//! What the leader removes once its time is over (join tokens that expired, and agents that have been
+//! away for too long), and what others left half done.
 
 use kube::ResourceExt;
 
@@ -9,7 +9,7 @@ use crate::controllers::trust_domain::reconcile::ReconcileError;
 use crate::controllers::trust_domain::worker::Worker;
 use crate::domains::DomainSettings;
 use crate::runtime::clock;
-use crate::store::DomainStores;
+use crate::store::{DomainStores, RegistrationEntryStore};
 
 impl Worker {
     /// What the server of this trust domain keeps.
@@ -26,7 +26,7 @@ impl Worker {
         )
     }
 
-    /// As the leader, removes what has expired.
+    /// As the leader, removes what has expired, and completes what others began.
     pub(super) async fn sweep(&self, object: &TrustDomain) -> Result<(), ReconcileError> {
         let Some((_, settings)) = self.settings.as_ref().filter(|_| self.leads()) else {
             return Ok(());
@@ -39,6 +39,12 @@ impl Worker {
         let removed = stores.join_tokens.remove_expired(secrets, now).await;
         let removed = removed.map_err(sweep)?;
         stores.agents.disarm_banned().await.map_err(sweep)?;
+        let (client, identities) = (&self.context.client, &self.context.identities);
+        let entries = RegistrationEntryStore::new(client.clone(), identities.clone());
+        stores
+            .agents
+            .make_pending_aliases(&entries, &self.name)
+            .await;
         let server = settings.server.as_ref();
         let pruned = match server.and_then(|server| server.prune_agents_expired_for) {
             Some(age) => stores.agents.prune(now - age).await.map_err(sweep)?,

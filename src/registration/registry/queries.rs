@@ -240,6 +240,13 @@ impl Registry {
                 .active()
                 .map(|spec| self.unknown_federated(&spec.federates_with))
                 .unwrap_or_default(),
+            exceeding_ttls: object
+                .active()
+                .map(|spec| {
+                    let ttls = (("ttl", spec.x509_ttl), ("jwtTtl", spec.jwt_ttl));
+                    self.settings.lifetimes.exceeded_by(ttls.0, ttls.1)
+                })
+                .unwrap_or_default(),
             masked_by,
             waiting_pods: tally.waiting.len(),
         })
@@ -266,6 +273,14 @@ impl Registry {
                 .object
                 .active()
                 .map(|spec| self.unknown_federated(&spec.federates_with))
+                .unwrap_or_default(),
+            exceeding_ttls: state
+                .object
+                .active()
+                .map(|spec| {
+                    let ttls = (("x509SVIDTTL", spec.x509_ttl), ("jwtSVIDTTL", spec.jwt_ttl));
+                    self.settings.lifetimes.exceeded_by(ttls.0, ttls.1)
+                })
                 .unwrap_or_default(),
         })
     }

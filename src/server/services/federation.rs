@@ -94,6 +94,8 @@ pub(super) fn page<T>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn names(names: &[&str]) -> Vec<TrustDomainName> {
@@ -122,6 +124,23 @@ mod tests {
         for size in [0, -1] {
             let whole = page(all.clone(), |it| it, size, "c").unwrap();
             assert_eq!(whole, (all.clone(), String::new()));
+        }
+    }
+
+    proptest! {
+        /// Whatever the token, a page is a part of the whole that begins after it.
+        #[test]
+        fn any_token_gives_a_part_of_what_follows(size in any::<i32>(), token in ".{0,12}|[a-e]{1,2}") {
+            let all = names(&["a", "b", "c", "d", "e"]);
+            if let Ok((page, next)) = page(all.clone(), |it| it, size, &token) {
+                if size > 0 {
+                    prop_assert!(page.iter().all(|name| name.as_str() > &token[..]));
+                    prop_assert!(page.len() <= usize::try_from(size).unwrap());
+                    prop_assert!(next.is_empty() || page.last().unwrap().as_str() == next);
+                } else {
+                    prop_assert_eq!(page, all);
+                }
+            }
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) fn check_agent(id: &SpiffeId, trust_domain: &TrustDomainName) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn message(trust_domain: &str, path: &str) -> types::Spiffeid {
@@ -89,6 +91,24 @@ mod tests {
         assert_eq!(to_proto(&id), message("example.org", "/a/b"));
         for name in ["example.org", "spiffe://example.org"] {
             assert_eq!(from_proto(Some(&message(name, "/a/b"))), Ok(id.clone()));
+        }
+    }
+
+    proptest! {
+        /// What is read is an ID, and none that says anything else than the message.
+        #[test]
+        fn whatever_a_message_says_is_read_as_it_is_or_refused(
+            trust_domain in "(spiffe://)?[a-z0-9._/\\-%@:A ]{0,12}",
+            path in "(/?[a-zA-Z0-9._\\-%ü /]{0,6}){0,4}",
+        ) {
+            let sent = message(&trust_domain, &path);
+            if let Ok(id) = from_proto(Some(&sent)) {
+                prop_assert_eq!(&id.as_str().parse::<SpiffeId>(), &Ok(id.clone()));
+                prop_assert_eq!(id.path(), path);
+                let bare = trust_domain.strip_prefix("spiffe://").unwrap_or(&trust_domain);
+                prop_assert_eq!(Some(id.trust_domain()), bare.split('/').next());
+                prop_assert_eq!(from_proto(Some(&to_proto(&id))), Ok(id));
+            }
         }
     }
 

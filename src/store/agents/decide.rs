@@ -61,6 +61,8 @@ pub struct Attestation {
     pub cluster: Option<String>,
     /// Name of its node.
     pub node_name: Option<String>,
+    /// The SPIFFE ID that it is to have besides, by an entry of its own.
+    pub alias: Option<SpiffeId>,
     /// Its X.509-SVID.
     pub svid: PresentedSvid,
 }
@@ -110,6 +112,7 @@ pub(super) fn attested(
         new_x509_svid_serial_number: None,
         new_x509_svid_expires_at: None,
         agent_version: before.and_then(|before| before.agent_version),
+        pending_alias: attestation.alias.as_ref().map(ToString::to_string),
         banned: false,
     }
 }
@@ -188,6 +191,7 @@ pub(super) mod tests {
             selectors: vec!["b:2".into(), "a:1".into(), "b:2".into()],
             cluster: None,
             node_name: None,
+            alias: None,
             svid: svid(serial),
         };
         attested(None, &"example.org".parse().unwrap(), &attestation)
@@ -266,6 +270,7 @@ pub(super) mod tests {
             selectors: vec!["c:3".into()],
             cluster: Some("default".into()),
             node_name: Some("node".into()),
+            alias: None,
             svid: svid("3"),
         };
         let after = attested(Some(before), &"example.org".parse().unwrap(), &attestation);

@@ -9,6 +9,7 @@
 //! Every write carries the `resourceVersion` that was read, and is decided anew where somebody else
 //! was faster. What a record means and what becomes of it is [`decide`], which is pure.
 
+mod alias;
 mod decide;
 mod filter;
 mod records;
@@ -25,6 +26,7 @@ use crate::clusters::CallError;
 use crate::clusters::cache::Cache;
 use crate::runtime::metrics::Metrics;
 
+pub use alias::AliasError;
 pub use decide::{AgentDenial, Attestation, PresentedSvid};
 pub use filter::{AgentFilter, SelectorMatch};
 pub use records::{AgentPage, AgentStore};
@@ -76,4 +78,16 @@ pub enum AgentError {
     /// There is no record.
     #[error("agent not found")]
     NotFound,
+}
+
+impl AgentError {
+    /// Whether the same may well succeed a moment later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Call { source } => !source.is_answer(),
+            Self::Contended => true,
+            Self::Denied { .. } | Self::Misnamed { .. } | Self::NotFound => false,
+        }
+    }
 }

@@ -272,6 +272,21 @@ impl AgentStore {
         known.iter().filter(|agent| self.is_record(agent)).count()
     }
 
+    /// The agents whose records say that an entry is pending, as far as the watch has seen.
+    pub(super) fn pending_aliases(&self) -> Vec<SpiffeId> {
+        let known = self.cache.all();
+        let pending = known
+            .iter()
+            .filter(|agent| agent.spec.pending_alias.is_some() && self.is_record(agent));
+        pending
+            .filter_map(|agent| agent.spec.id.parse().ok())
+            .collect()
+    }
+
+    pub(super) fn trust_domain(&self) -> &TrustDomainName {
+        &self.trust_domain
+    }
+
     /// Takes from banned agents what they acted by, so that it stays dead when the ban is lifted:
     /// whoever bans by `kubectl` sets a flag only.
     ///
@@ -311,7 +326,7 @@ impl AgentStore {
     }
 
     /// Changes the record of the agent `id` and gives what is stored then.
-    async fn change(
+    pub(super) async fn change(
         &self,
         id: &SpiffeId,
         change: impl Fn(&mut AttestedAgentSpec) -> Result<(), AgentDenial>,
@@ -331,7 +346,7 @@ impl AgentStore {
     }
 
     /// The record as the API server has it.
-    async fn read(&self, id: &SpiffeId) -> Result<Option<AttestedAgent>, AgentError> {
+    pub(super) async fn read(&self, id: &SpiffeId) -> Result<Option<AttestedAgent>, AgentError> {
         let name = agent_object_name(id);
         let Some(agent) = call(self.agents.get_opt(&name)).await? else {
             return Ok(None);

@@ -11,6 +11,7 @@
     reason = "each part is for the tests that need it"
 )]
 
+pub(crate) mod attesting;
 mod attestors;
 mod authorities;
 mod control_plane;

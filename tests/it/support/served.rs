@@ -73,20 +73,28 @@ impl Served {
         Self::of(world, shared_operator().await, agent_ttl).await
     }
 
+    /// By the operator that runs on the shared control plane, which takes as many attestations as it
+    /// does unless somebody says otherwise.
+    pub(crate) async fn by_operator_with_usual_limits() -> Self {
+        let world = World::without_trust_domain(control_plane().await).await;
+        Self::with(world, shared_operator().await, json!({})).await
+    }
+
     /// The trust domain of `world` by `operator`.
     pub(crate) async fn of(world: World, operator: &Operator, agent_ttl: &str) -> Self {
+        let server = json!({ "agentTTL": agent_ttl, "rateLimit": { "attestation": false } });
+        Self::with(world, operator, server).await
+    }
+
+    async fn with(world: World, operator: &Operator, mut server: Value) -> Self {
         let x509pop_ca = ca("nodes");
         let port = free_port();
         let agents = format!("{}:{AGENT_ACCOUNT}", world.namespace);
-        let server = json!({
-            "port": port,
-            "agentTTL": agent_ttl,
-            "rateLimit": { "attestation": false },
-            "nodeAttestors": {
-                "joinToken": {},
-                "x509pop": { "caBundle": x509pop_ca.pem() },
-                "k8sPSAT": { "serviceAccountAllowList": [agents] },
-            },
+        server["port"] = port.into();
+        server["nodeAttestors"] = json!({
+            "joinToken": {},
+            "x509pop": { "caBundle": x509pop_ca.pem() },
+            "k8sPSAT": { "serviceAccountAllowList": [agents] },
         });
         let changes = json!({ "clusterName": CLUSTER, "server": server });
         world.apply_trust_domain(changes).await;

@@ -242,6 +242,7 @@ fn is_object_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -310,6 +311,51 @@ mod tests {
             assert_eq!(status.code(), Code::InvalidArgument);
             let expected = format!("nodeattestor(k8s_psat): {problem}");
             assert!(status.message().starts_with(&expected), "{status:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is sent is read as it was meant, or refused.
+        #[test]
+        fn any_payload_is_read_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            cluster in ".{0,20}",
+            token in ".{0,40}",
+        ) {
+            if let Err(status) = Payload::read(&bytes) {
+                prop_assert_eq!(status.code(), Code::InvalidArgument);
+            }
+            let sent = json!({ "cluster": cluster, "token": token }).to_string();
+            match Payload::read(sent.as_bytes()) {
+                Ok(read) => prop_assert_eq!((read.cluster, read.token), (cluster, token)),
+                Err(status) => {
+                    prop_assert_eq!(status.code(), Code::InvalidArgument);
+                    prop_assert!(cluster.is_empty() || token.is_empty());
+                }
+            }
+        }
+
+        /// Whatever an API server says of a token, who is let in is an agent with an ID below the
+        /// attestor's.
+        #[test]
+        fn whatever_is_said_of_a_token_leads_nowhere_else(
+            name in "[a-z./%ü]{0,8}", uid in "[a-z./%ü]{0,8}", node_uid in "[a-z./%ü]{0,8}",
+        ) {
+            for id_by_pod in [false, true] {
+                let settings = K8sPsatSettings { id_by_pod, ..settings() };
+                let said = review(&json!({ "user": {
+                    "username": "system:serviceaccount:spire:agent",
+                    "extra": { POD_NAME: [name], POD_UID: [uid] },
+                } }));
+                let Ok(owner) = token_owner(&settings, &said) else { continue };
+                let found = evidence(
+                    &trust_domain(), &settings, &owner, &pod(&uid, "node"), &node(&node_uid),
+                );
+                let Ok(found) = found else { continue };
+                let path = found.id.path().strip_prefix("/spire/agent/k8s_psat/prod/");
+                let last = if id_by_pod { format!("pod/{uid}") } else { node_uid.clone() };
+                prop_assert_eq!(path, Some(&*last));
+            }
         }
     }
 

@@ -15,12 +15,14 @@ use serde_json::json;
 use tonic::{Code, Status};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
 
 use super::payload::Bytes;
-use crate::domains::{AgentPathTemplate, AgentPathValue};
+use crate::domains::{AgentPathData, X509PopSettings, X509PopTrust};
 use crate::server::attestation::{Evidence, refusal};
-use crate::spiffe::{AnyPurpose, KeyKind, PublicKey, TrustDomainName, uris};
+use crate::spiffe::{AnyPurpose, KeyKind, PublicKey, SpiffeId, TrustDomainName, uris};
 
 /// The attestor's name.
 pub const NAME: &str = "x509pop";
@@ -36,8 +38,10 @@ pub(super) struct Leaf {
     key: PublicKey,
     can_sign: bool,
     common_name: String,
+    organization: Vec<String>,
+    organizational_unit: Vec<String>,
+    dns_names: Vec<String>,
     serial_hex: String,
-    /// Of the URIs `x509pop://<trust domain>/<key>/<value>`.
     uris: Vec<String>,
     /// Those above it, up to the root.
     issuers: Vec<CertificateDer<'static>>,
@@ -79,6 +83,9 @@ impl Leaf {
             key,
             can_sign: usage.is_some_and(|usage| usage.value.digital_signature()),
             common_name: common_name.unwrap_or_default().into(),
+            organization: texts(parsed.subject().iter_organization()),
+            organizational_unit: texts(parsed.subject().iter_organizational_unit()),
+            dns_names: dns_names(&parsed),
             serial_hex: even_hex(&parsed.serial.to_str_radix(16)),
             uris: uris(&parsed).unwrap_or_default(),
             issuers,
@@ -90,7 +97,7 @@ impl Leaf {
     pub(super) fn evidence(
         &self,
         trust_domain: &TrustDomainName,
-        path: &AgentPathTemplate,
+        settings: &X509PopSettings,
     ) -> Result<Evidence, Status> {
         let internal = |problem: &str| {
             refusal(
@@ -99,16 +106,24 @@ impl Leaf {
                 format!("failed to make spiffe id: {problem}"),
             )
         };
+        let svid_path_trimmed = match &settings.trust {
+            X509PopTrust::Cas(_) => String::new(),
+            X509PopTrust::Svids { prefix } => self.svid_path(trust_domain, prefix)?,
+        };
         let sans = self.uri_sans(trust_domain);
-        let path = path.fill(|value| match value {
-            AgentPathValue::Fingerprint => Some(fingerprint(&self.der)),
-            AgentPathValue::SerialNumberHex => Some(self.serial_hex.clone()),
-            AgentPathValue::CommonName => Some(self.common_name.clone()),
-            AgentPathValue::PluginName => Some(NAME.into()),
-            AgentPathValue::TrustDomain => Some(trust_domain.to_string()),
-            AgentPathValue::UriSanSelector(key) => sans.get(key).cloned(),
+        let path = settings.path.fill(&AgentPathData {
+            plugin_name: NAME.into(),
+            trust_domain: trust_domain.to_string(),
+            fingerprint: fingerprint(&self.der),
+            serial_number_hex: self.serial_hex.clone(),
+            svid_path_trimmed,
+            common_name: self.common_name.clone(),
+            organization: self.organization.clone(),
+            organizational_unit: self.organizational_unit.clone(),
+            dns_names: self.dns_names.clone(),
+            uri_san_selectors: sans.clone(),
         });
-        let path = path.ok_or_else(|| internal("the certificate lacks what the path needs"))?;
+        let path = path.map_err(|error| internal(&error.to_string()))?;
         let id = format!("{}/spire/agent{path}", trust_domain.id());
         let id = id
             .parse()
@@ -135,7 +150,19 @@ impl Leaf {
         })
     }
 
-    /// Keys and values of the URIs that are meant for this attestor.
+    /// What follows `prefix` in the path of the certificate's SPIFFE ID.
+    fn svid_path(&self, trust_domain: &TrustDomainName, prefix: &str) -> Result<String, Status> {
+        let refused = |problem: &str| refusal(NAME, Code::PermissionDenied, problem);
+        let mut ids = self.uris.iter().filter(|uri| uri.starts_with("spiffe://"));
+        let id: Option<SpiffeId> = ids.next().and_then(|uri| uri.parse().ok());
+        let id = id.filter(|id| id.is_member_of(trust_domain));
+        let id = id.ok_or_else(|| refused("valid SVID x509 cert not found"))?;
+        let path = id.path().strip_prefix(prefix).map(str::to_owned);
+        path.ok_or_else(|| refused("x509 cert doesnt match SVID prefix"))
+    }
+
+    /// Keys and values of the URIs that are meant for this attestor,
+    /// `x509pop://<trust domain>/<key>/<value>`.
     fn uri_sans(&self, trust_domain: &TrustDomainName) -> BTreeMap<String, String> {
         let prefix = format!("x509pop://{trust_domain}/");
         let ours = self.uris.iter().filter_map(|uri| uri.strip_prefix(&prefix));
@@ -329,6 +356,21 @@ fn path(
     let own = ends.filter(|(_, anchor)| *anchor == path.anchor());
     issuers.extend(own.map(|(root, _)| root.clone()));
     Ok(issuers)
+}
+
+fn texts<'a>(values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Vec<String> {
+    let texts = values.filter_map(|value| value.as_str().ok());
+    texts.map(str::to_owned).collect()
+}
+
+fn dns_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.into_iter().flat_map(|it| &it.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// SHA-1 in hexadecimal digits, as SPIRE names certificates.

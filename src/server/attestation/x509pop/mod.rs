@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tonic::Status;
 
-use crate::domains::AgentPathTemplate;
+use crate::domains::X509PopSettings;
 use crate::server::attestation::Evidence;
 use crate::spiffe::TrustDomainName;
 
@@ -23,7 +23,7 @@ use decide::{Challenge, Leaf};
 /// comes of it.
 pub async fn attest<F>(
     trust_domain: &TrustDomainName,
-    path: &AgentPathTemplate,
+    settings: &X509PopSettings,
     roots: &[CertificateDer<'static>],
     payload: &[u8],
     now: Timestamp,
@@ -37,5 +37,5 @@ where
     let challenge = Challenge::new(&leaf)?;
     let response = exchange(challenge.to_json()).await?;
     challenge.check(&leaf, &response)?;
-    leaf.evidence(trust_domain, path)
+    leaf.evidence(trust_domain, settings)
 }

@@ -5,14 +5,14 @@ use std::num::NonZeroUsize;
 use tonic::Status;
 
 use super::messages::{Filter, agent_to_proto, filter_from_proto};
-use super::{alias, failed};
+use super::{entries, failed};
 use crate::server::context::ServerContext;
 use crate::server::proto::agent::{
     BanAgentRequest, CountAgentsRequest, DeleteAgentRequest, GetAgentRequest, ListAgentsRequest,
     ListAgentsResponse,
 };
 use crate::server::proto::types::{Agent, Spiffeid};
-use crate::server::services::answer::invalid;
+use crate::server::services::answer::{invalid, not_written};
 use crate::server::services::ids;
 use crate::spiffe::SpiffeId;
 use crate::store::agents::{AgentError, AgentFilter};
@@ -81,7 +81,11 @@ pub(super) async fn delete(
     let id = agent_id(context, request.id.as_ref())?;
     let evicted = context.stores.agents.evict(&id).await;
     evicted.map_err(|error| failed("failed to remove agent", &error))?;
-    alias::remove(context, &id).await?;
+    let entries = entries(context);
+    let removed = context.stores.agents.remove_alias(&entries, &id);
+    removed
+        .await
+        .map_err(|error| not_written("failed to delete join token registration entry", &error))?;
     tracing::info!(trust_domain = %context.trust_domain, agent = %id, "Agent deleted");
     Ok(())
 }

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Resource;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::renew::{presented, sign, svid_to_proto};
-use super::{alias, failed};
+use super::{entries, failed};
 use crate::clusters::reviews::Reviews;
-use crate::domains::{AttestorSettings, CaBundle, X509PopSettings};
+use crate::domains::{AttestorSettings, CaBundle, X509PopSettings, X509PopTrust};
 use crate::runtime::clock;
 use crate::server::attestation::{Evidence, MAX_PAYLOAD, join_token, k8s_psat, x509pop};
 use crate::server::authorization::StrangersTurn;
@@ -35,6 +34,8 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest name of an attestor in bytes.
 const MAX_TYPE: usize = 64;
+/// After which time a record that could not be written is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 type Answer = Result<AttestAgentResponse, Status>;
 
@@ -138,7 +139,7 @@ async fn record(
 ) -> Answer {
     let Evidence { id, alias, .. } = evidence;
     let agents = &context.stores.agents;
-    let svid = sign(context, &id, csr, clock::now());
+    let svid = sign(context, &id, csr, clock::now()).await;
     let svid = match svid {
         Ok(svid) => svid,
         // Whoever is banned hears nothing else.
@@ -154,19 +155,35 @@ async fn record(
         selectors: evidence.selectors,
         cluster: evidence.cluster,
         node_name: evidence.node_name,
+        alias,
         svid: presented(&svid),
     };
     // The SVID of an agent that is gone would take the place of the one that it got meanwhile.
     bounds.hold(async { Ok(()) }).await?;
-    let recorded = agents.attest(&attestation).await;
-    let recorded = recorded.map_err(|error| match error {
+    let recorded = loop {
+        match agents.attest(&attestation).await {
+            // A token was used up for it.
+            Err(error)
+                if bounds.are_lifted && error.is_passing() && Instant::now() < bounds.deadline =>
+            {
+                sleep(PAUSE).await;
+            }
+            recorded => break recorded,
+        }
+    };
+    recorded.map_err(|error| match error {
         AgentError::Denied {
             reason: AgentDenial::Banned,
         } => banned(),
         error => failed("failed to create attested agent", &error),
     })?;
-    if let (Some(alias), Some(owner)) = (alias, recorded.owner_ref(&())) {
-        alias::make(context, &attestation.id, &alias, owner).await?;
+    if attestation.alias.is_some() {
+        let entries = entries(context);
+        let made = agents.make_alias(&entries, &context.object, &attestation.id);
+        if let Err(error) = made.await {
+            let (agent, error) = (&attestation.id, crate::error_chain(&error));
+            tracing::warn!(%agent, error, "the entry of the agent's join token is made later");
+        }
     }
     tracing::info!(
         trust_domain = %context.trust_domain,
@@ -232,11 +249,15 @@ async fn evidence(
             },
         ) => {
             let roots = roots(context, settings).await?;
-            let path = &settings.path;
             let now = clock::now();
-            x509pop::attest(trust_domain, path, &roots, payload, now, move |challenge| {
-                conversation.exchange(challenge)
-            })
+            x509pop::attest(
+                trust_domain,
+                settings,
+                &roots,
+                payload,
+                now,
+                move |challenge| conversation.exchange(challenge),
+            )
             .await
         }
         (other, _) => Err(Status::failed_precondition(format!(
@@ -249,9 +270,13 @@ async fn roots(
     context: &ServerContext,
     settings: &X509PopSettings,
 ) -> Result<Vec<CertificateDer<'static>>, Status> {
-    let reference = match &settings.roots {
-        CaBundle::Inline(roots) => return Ok(roots.clone()),
-        CaBundle::Stored(reference) => reference,
+    let reference = match &settings.trust {
+        X509PopTrust::Cas(CaBundle::Inline(roots)) => return Ok(roots.clone()),
+        X509PopTrust::Cas(CaBundle::Stored(reference)) => reference,
+        X509PopTrust::Svids { .. } => {
+            let authority = context.authority()?;
+            return Ok(authority.bundle().roots().cloned().collect());
+        }
     };
     let process = &context.process;
     let roots = ca_bundle(process.client.clone(), &process.namespace, reference).await;

@@ -135,6 +135,7 @@ mod tests {
             new_x509_svid_serial_number: None,
             new_x509_svid_expires_at: None,
             agent_version: Some("1.15.3".into()),
+            pending_alias: None,
             banned: false,
         }
     }

@@ -2,7 +2,6 @@
 //! join tokens.
 
 mod admin;
-mod alias;
 mod attest;
 mod join_tokens;
 mod messages;
@@ -24,6 +23,7 @@ use crate::server::proto::agent::{
     RenewAgentRequest, RenewAgentResponse,
 };
 use crate::server::proto::types;
+use crate::store::RegistrationEntryStore;
 use crate::store::agents::AgentError;
 
 /// See the module.
@@ -124,15 +124,19 @@ impl Agent for AgentService {
     }
 }
 
+fn entries(context: &ServerContext) -> RegistrationEntryStore {
+    let process = &context.process;
+    RegistrationEntryStore::new(process.client.clone(), process.identities.clone())
+}
+
 /// What a client is told when the record of an agent could not be read or written; `what` was to be
 /// done.
 fn failed(what: &str, error: &AgentError) -> Status {
     let message = format!("{what}: {}", crate::error_chain(error));
     match error {
         AgentError::NotFound => Status::not_found("agent not found"),
-        AgentError::Call { source } if source.is_answer() => Status::internal(message),
-        AgentError::Call { .. } | AgentError::Contended => Status::unavailable(message),
         AgentError::Denied { .. } => Status::permission_denied(message),
+        error if error.is_passing() => Status::unavailable(message),
         _ => Status::internal(message),
     }
 }

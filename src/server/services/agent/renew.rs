@@ -43,7 +43,7 @@ pub(super) async fn renew(
     if params.csr.is_empty() {
         return Err(Status::invalid_argument("missing CSR"));
     }
-    let svid = sign(context, &agent.id, &params.csr, clock::now())?;
+    let svid = sign(context, &agent.id, &params.csr, clock::now()).await?;
     let shown = caller
         .svid()
         .ok_or_else(|| Status::internal("caller has no SVID"))?;
@@ -79,7 +79,7 @@ pub(super) async fn post_status(
 }
 
 /// Signs an X.509-SVID for an agent. Of the request the key counts and nothing else.
-pub(super) fn sign(
+pub(super) async fn sign(
     context: &ServerContext,
     id: &SpiffeId,
     csr: &[u8],
@@ -89,17 +89,28 @@ pub(super) fn sign(
         .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))?;
     let (not_before, not_after) = validity(now, context.settings().agent_ttl);
     let authority = context.authority()?;
-    let signed = authority.ca().sign(&SvidRequest {
-        id,
-        dns_names: &[],
-        public_key: &key,
-        not_before,
-        not_after,
-    });
-    signed.map_err(|error| {
+    let own_key = authority.ca().key().public_key().clone();
+    let id = id.clone();
+    let sign = move || {
+        authority.ca().sign(&SvidRequest {
+            id: &id,
+            dns_names: &[],
+            public_key: &key,
+            not_before,
+            not_after,
+        })
+    };
+    let signed = context.workers.sign(&own_key, sign).await?;
+    let signed = signed.map_err(|error| {
         let error = crate::error_chain(&error);
         Status::internal(format!("failed to sign X509 SVID: {error}"))
-    })
+    })?;
+    if signed.capped {
+        // All agents have one lifetime: it is told once.
+        let domain = context.trust_domain.id();
+        context.note_cap("X.509-SVID of agents", &domain, signed.not_after);
+    }
+    Ok(signed)
 }
 
 /// What an agent with this X.509-SVID shows.

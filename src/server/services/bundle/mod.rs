@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Request, Response, Status, async_trait};
 
-use crate::authority::{AppendedRoot, Command, CommandError};
+use crate::authority::{AppendError, AppendedRoot, Command, CommandError};
 use crate::server::authorization::Authorized;
 use crate::server::caller::Caller;
 use crate::server::context::ServerContext;
@@ -53,17 +53,25 @@ impl BundleService {
     async fn append(&self, command: Command, failed: &str) -> Result<spiffe::Bundle, Status> {
         let journal = self.context.authority_commands.execute(command).await;
         let journal = journal.map_err(|error| {
-            let code = match &error {
-                AuthorityCommandError::Refused {
-                    source: CommandError::Append { .. },
-                } => Code::InvalidArgument,
-                AuthorityCommandError::Refused { .. } => Code::Internal,
-                _ => Code::Unavailable,
-            };
+            let code = code_of(&error);
             Status::new(code, format!("{failed}: {}", crate::error_chain(&error)))
         })?;
         let bundle = journal.bundle();
         bundle.map_err(|error| Status::internal(format!("{failed}: {error}")))
+    }
+}
+
+/// Of an error about authorities of others.
+fn code_of(error: &AuthorityCommandError) -> Code {
+    match error {
+        AuthorityCommandError::Refused { source } => match source {
+            CommandError::Append {
+                source: AppendError::TooMany,
+            } => Code::ResourceExhausted,
+            CommandError::Append { .. } => Code::InvalidArgument,
+            _ => Code::Internal,
+        },
+        _ => Code::Unavailable,
     }
 }
 
@@ -236,5 +244,24 @@ impl Bundle for BundleService {
         Ok(Response::new(BatchDeleteFederatedBundleResponse {
             results,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_full_is_no_fault_of_the_request() {
+        let refused = |source: CommandError| code_of(&AuthorityCommandError::Refused { source });
+        for (source, code) in [
+            (AppendError::TooMany, Code::ResourceExhausted),
+            (AppendError::KeyId, Code::InvalidArgument),
+        ] {
+            assert_eq!(refused(source.into()), code);
+        }
+        assert_eq!(refused(CommandError::NotActive), Code::Internal);
+        let passing = AuthorityCommandError::Contended;
+        assert_eq!(code_of(&passing), Code::Unavailable);
     }
 }

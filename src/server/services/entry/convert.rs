@@ -37,8 +37,16 @@ pub(super) const ALL: EntryMask = EntryMask {
     additional_attributes: true,
 };
 
-/// An entry as an agent gets it.
+/// An entry as an agent gets it. The agent has the bundle of its own trust domain; a stock agent that
+/// is told that the entry federates with it asks for it by the wrong call, and its whole sync fails.
 pub(super) fn for_agent(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry {
+    let mut message = message(entry, mask);
+    let own = entry.spiffe_id.trust_domain();
+    message.federates_with.retain(|name| name != own);
+    message
+}
+
+fn message(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry {
     let mask = mask.unwrap_or(&ALL);
     let registered = entry.registered.as_deref();
     let seconds = |ttl: Option<std::time::Duration>| {
@@ -103,7 +111,7 @@ pub(super) fn for_agent(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry
 /// An entry as an administrator gets it: one that was made through the API counts its updates, as
 /// spire-server does.
 pub(super) fn for_admin(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry {
-    let mut message = for_agent(entry, mask);
+    let mut message = message(entry, mask);
     if let Some(registered) = &entry.registered
         && mask.is_none_or(|mask| mask.revision_number)
     {
@@ -401,6 +409,17 @@ mod tests {
             let for_agent = for_agent(&entry, None);
             assert_eq!(for_agent.revision_number, entry.revision);
         }
+    }
+
+    #[test]
+    fn agents_are_not_sent_for_the_bundle_that_they_have() {
+        let message = types::Entry {
+            federates_with: vec!["e.org".into(), "f.org".into()],
+            ..full()
+        };
+        let entry = stored(spec(&message).unwrap(), 1);
+        assert_eq!(for_agent(&entry, None).federates_with, ["f.org"]);
+        assert_eq!(for_admin(&entry, None), message);
     }
 
     #[test]

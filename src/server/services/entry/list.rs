@@ -119,7 +119,29 @@ async fn visit(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// A token that was given leads to where it says; all others are refused.
+        #[test]
+        fn any_token_leads_to_its_place_or_is_refused(size in any::<i32>(), token in "(after:)?.{0,20}") {
+            let page = Page::parse(size, &token);
+            let wanted = usize::try_from(size).ok().filter(|size| *size > 0);
+            match (page, token.strip_prefix(TOKEN)) {
+                (Ok(page), _) if wanted.is_none() || token.is_empty() => {
+                    prop_assert_eq!(page, Page { after: None, size: wanted });
+                }
+                (Ok(page), Some(id)) => {
+                    prop_assert_eq!(page.after, Some(EntryId::from_text(id)));
+                    prop_assert_eq!(page.size, wanted);
+                }
+                (Err(status), None) => prop_assert_eq!(status.code(), tonic::Code::Internal),
+                (page, _) => prop_assert!(false, "{page:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_page_begins_where_its_token_says() {

@@ -9,7 +9,7 @@ use crate::runtime::clock;
 use crate::server::context::ServerContext;
 use crate::server::proto::svid::{NewDownstreamX509caRequest, NewDownstreamX509caResponse};
 use crate::server::services::answer::internal;
-use crate::server::services::svid::{asked_for, note_cap, x509};
+use crate::server::services::svid::{asked_for, x509};
 use crate::server::validity::validity;
 
 /// Signs the CA of a server below, as long-lived as it prefers.
@@ -32,8 +32,9 @@ pub(super) async fn sign(
         });
         let signed =
             signed.map_err(|error| internal("failed to sign downstream X.509 CA", error))?;
-        let id = shared.trust_domain.id();
-        note_cap(&shared, signed.capped, &id, signed.not_after);
+        if signed.capped {
+            shared.note_cap("downstream CA", &shared.trust_domain.id(), signed.not_after);
+        }
         let roots = authority.bundle().roots();
         Ok(NewDownstreamX509caResponse {
             ca_cert_chain: signed.chain.iter().map(|it| it.to_vec()).collect(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tonic::Status;
 
-use crate::authority::{JwtAuthority, JwtSvidRequest};
+use crate::authority::JwtSvidRequest;
 use crate::registration::Entry;
 use crate::runtime::clock;
 use crate::server::context::ServerContext;
@@ -14,8 +14,8 @@ use crate::server::proto::svid::MintJwtsvidRequest;
 use crate::server::proto::types;
 use crate::server::services::answer::{internal, invalid};
 use crate::server::services::ids;
-use crate::server::services::svid::{asked_for, note_cap};
-use crate::spiffe::{JwsAlgorithm, SpiffeId};
+use crate::server::services::svid::asked_for;
+use crate::spiffe::SpiffeId;
 
 const FAILED: &str = "failed to sign JWT-SVID";
 
@@ -68,14 +68,12 @@ async fn sign(context: &Arc<ServerContext>, wanted: Wanted) -> Result<types::Jwt
         ));
     }
     let authority = context.authority()?;
-    let Some(algorithm) = authority.jwt().map(JwtAuthority::algorithm) else {
-        return Err(internal(FAILED, "JWT key is not available for signing"));
-    };
+    let no_key = || internal(FAILED, "JWT key is not available for signing");
+    let key = authority.jwt().map(|jwt| jwt.key().public_key().clone());
+    let key = key.ok_or_else(no_key)?;
     let shared = Arc::clone(context);
     let sign = move || {
-        let Some(jwt) = authority.jwt() else {
-            return Err(internal(FAILED, "JWT key is not available for signing"));
-        };
+        let jwt = authority.jwt().ok_or_else(no_key)?;
         let settings = shared.settings();
         let ttl = wanted.ttl.unwrap_or(settings.jwt_svid_ttl);
         let signed = jwt.sign(&JwtSvidRequest {
@@ -87,12 +85,9 @@ async fn sign(context: &Arc<ServerContext>, wanted: Wanted) -> Result<types::Jwt
             with_jti: wanted.with_jti,
         });
         let signed = signed.map_err(|error| internal(FAILED, error))?;
-        note_cap(
-            &shared,
-            signed.capped,
-            wanted.id.as_str(),
-            signed.expires_at,
-        );
+        if signed.capped {
+            shared.note_cap("JWT-SVID", wanted.id.as_str(), signed.expires_at);
+        }
         Ok(types::Jwtsvid {
             token: signed.token,
             id: Some(ids::to_proto(&wanted.id)),
@@ -101,9 +96,5 @@ async fn sign(context: &Arc<ServerContext>, wanted: Wanted) -> Result<types::Jwt
             hint: String::new(),
         })
     };
-    if algorithm == JwsAlgorithm::Rs256 {
-        return context.workers.run(sign).await?;
-    }
-    // Handing it to another thread would take longer than it holds this one up.
-    sign()
+    context.workers.sign(&key, sign).await?
 }

@@ -5,12 +5,12 @@
 
 mod downstream;
 mod jwt;
+mod wit;
 mod x509;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::registration::{Entry, EntryId, EntrySelector};
@@ -22,7 +22,7 @@ use crate::server::proto::svid::{
     BatchNewWitsvidRequest, BatchNewWitsvidResponse, BatchNewX509svidRequest,
     BatchNewX509svidResponse, MintJwtsvidRequest, MintJwtsvidResponse, MintWitsvidRequest,
     MintWitsvidResponse, MintX509svidRequest, MintX509svidResponse, NewDownstreamX509caRequest,
-    NewDownstreamX509caResponse, NewJwtsvidRequest, NewJwtsvidResponse,
+    NewDownstreamX509caResponse, NewJwtsvidRequest, NewJwtsvidResponse, batch_new_witsvid_response,
     batch_new_x509svid_response,
 };
 use crate::server::rate_limit::Limit;
@@ -30,6 +30,7 @@ use crate::server::services::answer::{item, unavailable, within};
 
 /// SPIRE's answer without its `wit-svid` feature flag.
 const NO_WIT: &str = "WIT functionality is disabled";
+const TOO_MANY_SIGNATURES: &str = "rejecting request due to certificate signing rate limiting";
 
 /// See above.
 pub(super) struct SvidService {
@@ -73,12 +74,7 @@ impl Svid for SvidService {
         self.context
             .limit(Limit::X509Signing, &caller, params.len())
             .await
-            .map_err(|status| {
-                within(
-                    "rejecting request due to certificate signing rate limiting",
-                    &status,
-                )
-            })?;
+            .map_err(|status| within(TOO_MANY_SIGNATURES, &status))?;
         let ids: Vec<_> = params
             .iter()
             .map(|param| EntryId::from_text(&param.entry_id))
@@ -154,9 +150,30 @@ impl Svid for SvidService {
 
     async fn batch_new_witsvid(
         &self,
-        _: Request<BatchNewWitsvidRequest>,
+        request: Request<BatchNewWitsvidRequest>,
     ) -> Result<Response<BatchNewWitsvidResponse>, Status> {
-        Err(Status::unimplemented(NO_WIT))
+        let caller = Caller::of(&request)?.clone();
+        let agent = Authorized::agent(&request)?;
+        let params = request.into_inner().params;
+        if params.is_empty() {
+            return Err(Status::invalid_argument("missing parameters"));
+        }
+        self.context
+            .limit(Limit::WitSigning, &caller, params.len())
+            .await
+            .map_err(|status| within(TOO_MANY_SIGNATURES, &status))?;
+        let ids: Vec<_> = params
+            .iter()
+            .map(|param| EntryId::from_text(&param.entry_id))
+            .collect();
+        let entries = self.entries(&agent, &ids)?.into_iter();
+        let results = params.iter().zip(entries).map(|(wanted, entry)| {
+            let (status, svid) = item(Err(wit::refusal(wanted, entry.as_deref())));
+            batch_new_witsvid_response::Result { status, svid }
+        });
+        Ok(Response::new(BatchNewWitsvidResponse {
+            results: results.collect(),
+        }))
     }
 
     async fn mint_witsvid(
@@ -171,12 +188,4 @@ impl Svid for SvidService {
 fn asked_for(ttl: i32) -> Option<Duration> {
     let seconds = u64::try_from(ttl).ok().filter(|seconds| *seconds > 0)?;
     Some(Duration::from_secs(seconds))
-}
-
-/// Notes for the operator's log that something lives shorter than it was to.
-fn note_cap(context: &ServerContext, capped: bool, id: &str, until: Timestamp) {
-    if capped {
-        let trust_domain = context.trust_domain.as_str();
-        tracing::debug!(trust_domain, id, %until, "the issuer's end cut the lifetime short");
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use crate::authority::{Authority, CertificateAuthority, SignedSvid, SvidRequest};
+use crate::authority::{Authority, SignedSvid, SvidRequest};
 use crate::registration::{Entry, dns_name};
 use crate::runtime::clock;
 use crate::server::context::ServerContext;
@@ -13,9 +13,10 @@ use crate::server::proto::svid::{MintX509svidRequest, NewX509svidParams};
 use crate::server::proto::types;
 use crate::server::services::answer::{internal, invalid};
 use crate::server::services::ids;
-use crate::server::services::svid::{asked_for, note_cap};
+use crate::server::services::svid::asked_for;
 use crate::server::validity::validity;
-use crate::spiffe::{CertificateRequest, CsrError, KeyKind, SpiffeId, Subject};
+use crate::server::workers::signs_quickly;
+use crate::spiffe::{CertificateRequest, CsrError, SpiffeId, Subject};
 
 /// What somebody asks for, and the entry if they may.
 type Wanted = (NewX509svidParams, Option<Arc<Entry>>);
@@ -28,7 +29,7 @@ pub(super) async fn sign(
     let authority = context.authority()?;
     let default_ttl = context.settings().x509_svid_ttl;
     let shared = Arc::clone(context);
-    let quick = wanted.len() == 1 && signs_quickly(authority.ca());
+    let quick = wanted.len() == 1 && signs_quickly(authority.ca().key().public_key());
     let one = move |wanted| sign_one(&shared, &authority, default_ttl, wanted);
     if quick {
         // Handing it to another thread would take longer than it holds this one up.
@@ -150,12 +151,10 @@ fn covered_by_wildcard(names: &[String]) -> Option<&String> {
     })
 }
 
-fn signs_quickly(ca: &CertificateAuthority) -> bool {
-    !matches!(ca.key().public_key().kind(), KeyKind::Rsa { .. })
-}
-
 fn answer(context: &ServerContext, id: &SpiffeId, signed: SignedSvid) -> types::X509svid {
-    note_cap(context, signed.capped, id.as_str(), signed.not_after);
+    if signed.capped {
+        context.note_cap("X.509-SVID", id.as_str(), signed.not_after);
+    }
     types::X509svid {
         cert_chain: signed.chain.into_iter().map(|it| it.to_vec()).collect(),
         id: Some(ids::to_proto(id)),

@@ -11,6 +11,7 @@ use rcgen::{
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domains::{AgentPathTemplate, CaBundle};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -63,8 +64,11 @@ fn trust_domain() -> TrustDomainName {
     "example.org".parse().unwrap()
 }
 
-fn template(text: &str) -> AgentPathTemplate {
-    AgentPathTemplate::parse(text).unwrap()
+fn template(text: &str) -> X509PopSettings {
+    X509PopSettings {
+        trust: X509PopTrust::Cas(CaBundle::Inline(Vec::new())),
+        path: AgentPathTemplate::parse(text).unwrap(),
+    }
 }
 
 fn challenge_nonce(challenge: &Challenge, kind: &str) -> Vec<u8> {
@@ -272,7 +276,10 @@ fn an_agent_is_told_apart_by_its_certificate() {
         uri("x509pop://example.org/alone"),
         uri("x509pop://other.org/rack/8"),
         uri("https://example.org/rack/9"),
+        SanType::DnsName("node-1.example.org".try_into().unwrap()),
     ];
+    let organization = DnType::OrganizationName;
+    params.distinguished_name.push(organization, "O");
     let der = leaf(&root, &params, &key);
     let verified = Leaf::verify(std::slice::from_ref(&der), &[root.der().clone()], now()).unwrap();
     let default = verified.evidence(&trust_domain(), &template(AgentPathTemplate::DEFAULT));
@@ -290,6 +297,8 @@ fn an_agent_is_told_apart_by_its_certificate() {
         ]
     );
     let by = |text| verified.evidence(&trust_domain(), &template(text));
+    let names = by("/{{ index .DNSNames 0 }}/{{ .Subject.Organization | first | lower }}").unwrap();
+    assert_eq!(names.id.path(), "/spire/agent/node-1.example.org/o");
     let path = by("/x/{{ .Subject.CommonName }}/{{ .SerialNumberHex }}").unwrap();
     assert_eq!(path.id.path(), "/spire/agent/x/node-1/0abc");
     let path = by("/{{ .TrustDomain }}/{{ .URISanSelectors.rack }}").unwrap();
@@ -310,6 +319,60 @@ fn a_name_in_a_certificate_cannot_lead_to_another_id() {
         let path = template("/{{ .Subject.CommonName }}");
         let refused = verified.evidence(&trust_domain(), &path).unwrap_err();
         assert_eq!(refused.code(), Code::Internal, "{name}");
+    }
+}
+
+#[test]
+fn an_svid_with_the_right_path_is_exchanged() {
+    let (root, key) = (root(), KeyPair::generate().unwrap());
+    let exchanged = |uris: &[&str], prefix: &str| {
+        let mut params = leaf_params();
+        let uris = uris.iter();
+        let uris = uris.map(|uri| SanType::URI((*uri).try_into().unwrap()));
+        params.subject_alt_names = uris.collect();
+        let der = leaf(&root, &params, &key);
+        let verified = Leaf::verify(&[der], &[root.der().clone()], now()).unwrap();
+        let settings = X509PopSettings {
+            trust: X509PopTrust::Svids {
+                prefix: prefix.into(),
+            },
+            path: AgentPathTemplate::parse(AgentPathTemplate::DEFAULT_OF_SVIDS).unwrap(),
+        };
+        let evidence = verified.evidence(&trust_domain(), &settings);
+        let path = evidence.map(|it| it.id.path().to_owned());
+        path.map_err(|status| (status.code(), status.message().to_owned()))
+    };
+    let refused = |problem: &str| {
+        let message = format!("nodeattestor(x509pop): {problem}");
+        Err((Code::PermissionDenied, message))
+    };
+    let host = ["spiffe://example.org/spire-exchange/rack/7"];
+    let path = |path: &str| Ok(path.to_owned());
+    let prefix = "/spire-exchange/";
+    assert_eq!(
+        exchanged(&host, prefix),
+        path("/spire/agent/x509pop/rack/7")
+    );
+    let everything = path("/spire/agent/x509pop/spire-exchange/rack/7");
+    assert_eq!(exchanged(&host, "/"), everything);
+    let other = refused("x509 cert doesnt match SVID prefix");
+    assert_eq!(exchanged(&host, "/nodes/"), other);
+    assert_eq!(
+        exchanged(&["spiffe://example.org/spire-exchange"], prefix),
+        other
+    );
+    assert_eq!(
+        exchanged(&["spiffe://example.org/spire-exchanged/x"], prefix),
+        other
+    );
+    for uris in [
+        &[][..],
+        &["https://example.org/spire-exchange/x"],
+        &["spiffe://other.org/spire-exchange/x"],
+        &["spiffe://example.org/spire-exchange/../x"],
+    ] {
+        let no_svid = refused("valid SVID x509 cert not found");
+        assert_eq!(exchanged(uris, prefix), no_svid, "{uris:?}");
     }
 }
 
