@@ -104,14 +104,14 @@ pub fn ttl_budget(tiers: &[Tier], wanted: SignedDuration, least: SignedDuration)
         let above = budgets.last().map(|above| above.signs_for);
         budgets.push(tier.budget(above));
     }
-    let Some(last) = budgets.last() else {
+    let Some(lowest) = budgets.last() else {
         return TtlBudget {
             tiers: budgets,
             leaf: SignedDuration::ZERO,
             verdict: Verdict::Empty,
         };
     };
-    let leaf = wanted.min(last.signs_for);
+    let leaf = wanted.min(lowest.signs_for);
     let verdict = verdict(tiers, &budgets, leaf, wanted, least);
     TtlBudget {
         tiers: budgets,
