@@ -56,7 +56,9 @@ pub use ledger::{
 pub use pod_certificate_times::{
     BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
 };
-pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
+pub use rotation::{
+    Observed, PROPAGATION, RotationPolicy, next_step, signs_until_left, successor_when_left,
+};
 pub use sign_error::{SignError, SubjectError};
 
 use crate::spiffe::{Bundle, BundleError, Fingerprint};
