@@ -528,7 +528,7 @@ async fn a_foreign_bundle_that_is_damaged_is_reported() {
         "{read:?}"
     );
     // The others are listed all the same.
-    let other: TrustDomainName = "other.test".parse().unwrap();
+    let other = "other.test".parse().unwrap();
     store.change(&other, set).await.unwrap();
     let listed = store.list().await.unwrap();
     let names: Vec<_> = listed.iter().map(|known| &known.trust_domain).collect();
