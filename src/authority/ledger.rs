@@ -123,9 +123,13 @@ impl Record {
 
     /// Whether less than the given part of the lifetime is left, or less than the most that is
     /// ever waited for.
-    pub(super) fn is_within(&self, (part, most): (i32, SignedDuration), now: Timestamp) -> bool {
+    pub(super) fn is_within(
+        &self,
+        share: fn(SignedDuration) -> SignedDuration,
+        now: Timestamp,
+    ) -> bool {
         let lifetime = self.not_before.duration_until(self.not_after);
-        now.duration_until(self.not_after) < (lifetime / part).min(most)
+        now.duration_until(self.not_after) < share(lifetime)
     }
 }
 

@@ -56,7 +56,9 @@ pub use ledger::{
 pub use pod_certificate_times::{
     BACKDATING, MIN_LIFETIME, PodCertificateTimes, PodCertificateTimesError, pod_certificate_times,
 };
-pub use rotation::{Observed, PROPAGATION, RotationPolicy, next_step};
+pub use rotation::{
+    Observed, PROPAGATION, RotationPolicy, next_step, signs_until_left, successor_when_left,
+};
 pub use sign_error::{SignError, SubjectError};
 
 use crate::spiffe::{Bundle, BundleError, Fingerprint};
@@ -115,6 +117,20 @@ impl Authority {
             || (sequence == journal.sequence() && Some(ca) == signs && jwt == signs_tokens)
     }
 
+    /// Whether what `before` signs is trusted still: its root and its JWT key are in this bundle, and
+    /// not tainted.
+    #[must_use]
+    pub fn still_trusts(&self, before: &Self) -> bool {
+        let root = before.ca.certificates().root();
+        let mut roots = self.bundle.x509_authorities().iter();
+        let trusts_ca = roots.any(|it| it.certificate() == root && !it.is_tainted());
+        let trusts_jwt = before.jwt().is_none_or(|jwt| {
+            let mut keys = self.bundle.jwt_keys().iter();
+            keys.any(|key| key.key_id == jwt.key_id() && !key.tainted)
+        });
+        trusts_ca && trusts_jwt
+    }
+
     fn state(&self) -> (u64, &Fingerprint, Option<&str>) {
         (
             self.bundle.sequence(),
@@ -127,5 +143,40 @@ impl Authority {
     #[must_use]
     pub fn bundle(&self) -> &Arc<Bundle> {
         &self.bundle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::{NOW, now, trust_domain};
+    use super::*;
+    use crate::api::{CaKeyType, CaSubject};
+
+    #[test]
+    fn what_went_before_is_trusted_while_its_root_is_there_and_not_tainted() {
+        let end = jiff::Timestamp::from_second(NOW + 3600).unwrap();
+        let ca = || {
+            let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+            let subject = CaSubject::default();
+            CertificateAuthority::self_signed(&trust_domain(), &subject, key, now(), end).unwrap()
+        };
+        let (before, after) = (Arc::new(ca()), Arc::new(ca()));
+        let root = |ca: &CertificateAuthority| ca.certificates().root().clone();
+        let authority = |ca: &Arc<CertificateAuthority>, roots: Vec<_>| {
+            let bundle = Bundle::new(trust_domain(), roots, 1).unwrap();
+            Authority {
+                ca: Arc::clone(ca),
+                jwt: None,
+                bundle: Arc::new(bundle),
+            }
+        };
+        let old = authority(&before, vec![root(&before)]);
+        let mut new = authority(&after, vec![root(&before), root(&after)]);
+        assert!(new.still_trusts(&old));
+        assert!(!authority(&after, vec![root(&after)]).still_trusts(&old));
+        let tainted = root(&before);
+        let bundle = Bundle::clone(&new.bundle).with_tainted(|root| *root == tainted);
+        new.bundle = Arc::new(bundle);
+        assert!(!new.still_trusts(&old));
     }
 }

@@ -22,12 +22,22 @@ use crate::spiffe::Fingerprint;
 /// sign. The kubelet refreshes the bundles in pods every one to two minutes.
 pub const PROPAGATION: SignedDuration = SignedDuration::from_mins(5);
 
-/// A CA is prepared at half of its predecessor's lifetime, at most 30 days before its end, and
-/// takes over at a sixth, at most 7 days (SPIRE, `pkg/server/ca/manager/slot.go`).
-const PREPARE: (i32, SignedDuration) = (2, SignedDuration::from_hours(30 * 24));
-const ACTIVATE: (i32, SignedDuration) = (6, SignedDuration::from_hours(7 * 24));
 /// How long the root of an expired CA stays in the bundle (SPIRE).
 const PRUNE_AFTER: SignedDuration = SignedDuration::from_hours(24);
+
+/// How much of a CA's `lifetime` is left when its successor is prepared: half, and at most 30 days
+/// (SPIRE, `pkg/server/ca/manager/slot.go`).
+#[must_use]
+pub fn successor_when_left(lifetime: SignedDuration) -> SignedDuration {
+    (lifetime / 2).min(SignedDuration::from_hours(30 * 24))
+}
+
+/// How much of a CA's `lifetime` is left when its successor takes over: a sixth, and at most seven
+/// days (SPIRE, as above). Until then it signs.
+#[must_use]
+pub fn signs_until_left(lifetime: SignedDuration) -> SignedDuration {
+    (lifetime / 6).min(SignedDuration::from_hours(7 * 24))
+}
 
 /// What is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +144,7 @@ impl Decision<'_> {
         let due = match self.ledger.active() {
             Some(active) if active.is_valid(now) => {
                 published_at.duration_until(now) >= self.policy.propagation
-                    && (self.is_superseded(active) || active.is_within(ACTIVATE, now))
+                    && (self.is_superseded(active) || active.is_within(signs_until_left, now))
             }
             _ => true,
         };
@@ -156,7 +166,9 @@ impl Decision<'_> {
     fn generate(&self) -> Option<Step> {
         let now = self.observed.now;
         let suffices = self.ledger.active().is_some_and(|active| {
-            !self.is_superseded(active) && active.is_valid(now) && !active.is_within(PREPARE, now)
+            !self.is_superseded(active)
+                && active.is_valid(now)
+                && !active.is_within(successor_when_left, now)
         });
         (!suffices).then_some(Step::Generate)
     }

@@ -269,11 +269,11 @@ async fn registration_entries(context: Context, health: Health) {
     let identities = Arc::<Identities>::clone(&context.identities);
     let mut listing = Listing::new();
     let watcher = watcher(api, watcher::Config::default());
-    follow(
-        watcher,
-        KIND,
-        Arc::clone(&context.metrics),
-        |news| match decoded(KIND, news) {
+    follow(watcher, KIND, Arc::clone(&context.metrics), |news| {
+        if let News::Applied(DeserializeGuard(Err(invalid))) = &news {
+            identities.skip_registration_entry(invalid.metadata.resource_version.as_deref());
+        }
+        match decoded(KIND, news) {
             News::Applied(object) => {
                 listing.see(|| object.metadata.name.clone().unwrap_or_default());
                 identities.apply_registration_entry(&object, now().as_second());
@@ -288,8 +288,8 @@ async fn registration_entries(context: Context, health: Health) {
                 identities.retain_registration_entries(&listing.complete());
                 health.done(REGISTRATION_ENTRIES);
             }
-        },
-    )
+        }
+    })
     .await;
 }
 

@@ -250,13 +250,25 @@ async fn authorize(
             denied()
         }
         (Access::AgentOrAdmin, Caller::Peer { svid, .. }) => {
-            // An agent is let through also while it is not known who is an administrator.
-            if matches!(is_admin(context, svid), Ok(true)) {
+            let is_admin = is_admin(context, svid);
+            if matches!(is_admin, Ok(true)) {
                 return Ok(Authorized::Admin);
             }
-            agent(context, method, svid).await
+            agent_or(is_admin, agent(context, method, svid).await)
         }
         (Access::Agent, Caller::Peer { svid, .. }) => agent(context, method, svid).await,
+    }
+}
+
+/// An agent is let through also while it is not known who is an administrator; nobody else is
+/// refused for good in that time.
+fn agent_or(
+    is_admin: Result<bool, Status>,
+    agent: Result<Authorized, Status>,
+) -> Result<Authorized, Status> {
+    match (agent, is_admin) {
+        (Err(denied), Err(unknown)) if denied.code() == Code::PermissionDenied => Err(unknown),
+        (agent, _) => agent,
     }
 }
 
@@ -362,6 +374,16 @@ struct RpcStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_refused_for_good_while_administrators_are_not_known() {
+        let denied = || Err(denial("/a/B", None));
+        let unknown = || Err(Status::unavailable("not seen yet"));
+        let code = |outcome: Result<Authorized, Status>| outcome.unwrap_err().code();
+        assert_eq!(code(agent_or(unknown(), denied())), Code::Unavailable);
+        assert_eq!(code(agent_or(Ok(false), denied())), Code::PermissionDenied);
+        assert!(agent_or(unknown(), Ok(Authorized::Admin)).is_ok());
+    }
 
     #[test]
     fn the_reason_is_in_the_details() {

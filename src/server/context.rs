@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
@@ -105,9 +106,17 @@ impl ServerContext {
     /// Waits for a while until this replica's registry knows that there is a bundle of `foreign`, or
     /// none if `is_there` is false; whether it does.
     pub async fn saw_foreign_bundle(&self, foreign: &TrustDomainName, is_there: bool) -> bool {
+        self.saw_foreign_bundles(std::slice::from_ref(foreign), is_there)
+            .await
+    }
+
+    /// The same of all `foreign`, which is waited for once.
+    pub async fn saw_foreign_bundles(&self, foreign: &[TrustDomainName], is_there: bool) -> bool {
         let identities = &self.process.identities;
-        let seen = identities.saw_foreign_bundle(&self.object, foreign, is_there);
-        timeout(PATIENCE, seen).await.is_ok()
+        let seen = foreign
+            .iter()
+            .map(|foreign| identities.saw_foreign_bundle(&self.object, foreign, is_there));
+        timeout(PATIENCE, join_all(seen)).await.is_ok()
     }
 
     /// Waits until `caller` may do `count` of `limit`.

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 
 use crate::api::TrustDomain;
+use crate::clusters::CallError;
 use crate::clusters::cache::Cache;
 use crate::runtime::metrics::Metrics;
 use crate::spiffe::TrustDomainName;
@@ -68,6 +69,21 @@ pub struct DomainStores {
 }
 
 impl DomainStores {
+    /// Has all that is kept go with the TrustDomain, or stay without it, as is wished by now;
+    /// `secrets` are those there are.
+    ///
+    /// # Errors
+    /// When something cannot be written; that is left for the next time, and nothing else.
+    pub async fn correct_owners<'a>(
+        &self,
+        secrets: impl IntoIterator<Item = &'a ObjectMeta>,
+    ) -> Result<(), CallError> {
+        let agents = self.agents.correct_owners().await;
+        let join_tokens = self.join_tokens.correct_owners(secrets).await;
+        let federation = self.federation.correct_owners().await;
+        agents.and(join_tokens).and(federation)
+    }
+
     /// The stores of the TrustDomain object `object`. What they hold has these `labels`, and goes
     /// with the `owner` where one is given; all but the agents lies in `namespace`.
     #[must_use]

@@ -19,6 +19,7 @@ use crate::clusters::{CallError, call};
 use crate::domains::object_name;
 use crate::runtime::metrics::Metrics;
 use crate::spiffe::{Bundle, BundleError, SpiffeId, TrustDomainName};
+use crate::store::{is_labelled, is_to_be_owned_otherwise, label_selector};
 
 /// Label of the ConfigMaps, beside those of the trust domain.
 const LABEL: &str = "spiffe-operator.io/federation";
@@ -183,14 +184,7 @@ impl FederationStore {
         {
             return Ok(bundle.clone());
         }
-        let bundle = match read(&config_map) {
-            Ok(known) => known.bundle.map(Arc::new),
-            Err(error) => {
-                let error = crate::error_chain(&error);
-                tracing::warn!(error, "cannot read a foreign bundle");
-                None
-            }
-        };
+        let bundle = readable(&config_map).and_then(|known| known.bundle.map(Arc::new));
         parsed.insert(name, (version, bundle.clone()));
         Ok(bundle)
     }
@@ -217,21 +211,18 @@ impl FederationStore {
         config_map.as_ref().map(read).transpose()
     }
 
-    /// All that is known, as it is now, by name of the trust domain.
+    /// All that is known, as it is now, by name of the trust domain. What cannot be read is left out.
     ///
     /// # Errors
     /// When it cannot be read.
     pub async fn list(&self) -> Result<Vec<ForeignTrustDomain>, FederationError> {
-        let labels = self.labels.iter();
-        let pairs: Vec<_> = labels
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let mut parameters = ListParams::default().labels(&pairs.join(",")).limit(PAGE);
+        let labels = label_selector(&self.labels);
+        let mut parameters = ListParams::default().labels(&labels).limit(PAGE);
         let mut found = Vec::new();
         loop {
             let page = call(self.config_maps.list(&parameters)).await?;
             let ours = page.items.iter().filter(|it| self.is_ours(it));
-            found.extend(ours.map(read).collect::<Result<Vec<_>, _>>()?);
+            found.extend(ours.filter_map(readable));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
                 None => break,
@@ -239,6 +230,29 @@ impl FederationStore {
         }
         found.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
         Ok(found)
+    }
+
+    /// Has all that is known go with the owner, or stay without it, as is wished by now.
+    ///
+    /// # Errors
+    /// When a ConfigMap cannot be written; that is left for the next time, and no other.
+    pub async fn correct_owners(&self) -> Result<(), CallError> {
+        let mut outcome = Ok(());
+        for config_map in self.cache.all() {
+            let metadata = &config_map.metadata;
+            if !is_to_be_owned_otherwise(metadata, &self.labels, self.owner.as_ref()) {
+                continue;
+            }
+            let mut corrected = ConfigMap::clone(&config_map);
+            corrected.metadata.owner_references = self.owner.clone().map(|owner| vec![owner]);
+            let (name, parameters) = (config_map.name_any(), PostParams::default());
+            let written = call(self.config_maps.replace(&name, &parameters, &corrected)).await;
+            outcome = outcome.and(match written {
+                Err(error) if !error.is_conflict() && !error.is_not_found() => Err(error),
+                _ => Ok(()),
+            });
+        }
+        outcome
     }
 
     /// Changes what is known of `foreign`, and gives what is stored then. `change` sees what is
@@ -320,10 +334,17 @@ impl FederationStore {
     }
 
     fn is_ours(&self, config_map: &ConfigMap) -> bool {
-        let labels = config_map.labels();
-        let mut wanted = self.labels.iter();
-        wanted.all(|(key, value)| labels.get(key) == Some(value))
+        is_labelled(&config_map.metadata, &self.labels)
     }
+}
+
+/// What a ConfigMap holds; nothing when it is damaged, which holds up no other.
+fn readable(config_map: &ConfigMap) -> Option<ForeignTrustDomain> {
+    let known = read(config_map).map_err(|error| {
+        let error = crate::error_chain(&error);
+        tracing::warn!(error, "cannot read what is known of a foreign trust domain");
+    });
+    known.ok()
 }
 
 /// What a ConfigMap holds.

@@ -17,6 +17,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::clusters::{CallError, call};
 use crate::domains::object_name;
 use crate::spiffe::{ParseSpiffeIdError, SpiffeId, TrustDomainName};
+use crate::store::{is_labelled, is_to_be_owned_otherwise};
 
 /// Type of the Secret.
 const SECRET_TYPE: &str = "spiffe-operator.io/join-token";
@@ -177,7 +178,8 @@ impl JoinTokenStore {
         now: Timestamp,
     ) -> Result<usize, CallError> {
         let expired = secrets.into_iter().filter(|metadata| {
-            self.is_ours(metadata) && expiry(metadata).is_some_and(|expiry| expiry < now)
+            is_labelled(metadata, &self.labels)
+                && expiry(metadata).is_some_and(|expiry| expiry < now)
         });
         let expired: Vec<_> = expired
             .map(|metadata| {
@@ -195,10 +197,37 @@ impl JoinTokenStore {
         Ok(removed)
     }
 
-    fn is_ours(&self, metadata: &ObjectMeta) -> bool {
-        let labels = metadata.labels.as_ref();
-        let mut wanted = self.labels.iter();
-        labels.is_some_and(|labels| wanted.all(|(key, value)| labels.get(key) == Some(value)))
+    /// Has the tokens among the Secrets with this metadata go with the owner, or stay without it, as
+    /// is wished by now.
+    ///
+    /// # Errors
+    /// When one cannot be written; that is left for the next time, and no other.
+    pub async fn correct_owners<'a>(
+        &self,
+        secrets: impl IntoIterator<Item = &'a ObjectMeta>,
+    ) -> Result<(), CallError> {
+        let owner = self.owner.as_ref();
+        let wrong = secrets
+            .into_iter()
+            .filter(|metadata| is_to_be_owned_otherwise(metadata, &self.labels, owner));
+        let names: Vec<_> = wrong.filter_map(|metadata| metadata.name.clone()).collect();
+        let mut outcome = Ok(());
+        for name in names {
+            outcome = outcome.and(self.correct_owner(&name).await);
+        }
+        outcome
+    }
+
+    async fn correct_owner(&self, name: &str) -> Result<(), CallError> {
+        let Some(mut secret) = call(self.secrets.get_opt(name)).await? else {
+            return Ok(());
+        };
+        secret.metadata.owner_references = self.owner.clone().map(|owner| vec![owner]);
+        let parameters = PostParams::default();
+        match call(self.secrets.replace(name, &parameters, &secret)).await {
+            Err(error) if !error.is_conflict() && !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The ID differs with the token, so a hash of it is one of the token.

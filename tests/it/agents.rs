@@ -237,7 +237,9 @@ async fn a_banned_agent_can_do_nothing_until_the_ban_is_lifted() {
         .unwrap();
     assert_eq!(pruned, 0, "a banned agent stays");
 
-    b.unban(id).await.unwrap();
+    let unban = json!({ "spec": { "banned": false } });
+    let name = agent_object_name(id);
+    merge_patch(&replicas.records(), &name, unban).await;
     assert_eq!(
         denial(a.check(id, &svid("1"), now()).await),
         AgentDenial::NotActive
@@ -525,4 +527,29 @@ async fn a_foreign_bundle_that_is_damaged_is_reported() {
         matches!(&read, Err(FederationError::Bundle { name: found, .. }) if *found == name),
         "{read:?}"
     );
+    // The others are listed all the same.
+    let other = "other.test".parse().unwrap();
+    store.change(&other, set).await.unwrap();
+    let listed = store.list().await.unwrap();
+    let names: Vec<_> = listed.iter().map(|known| &known.trust_domain).collect();
+    assert_eq!(names, [&other]);
+}
+
+#[tokio::test]
+async fn an_attestor_takes_no_agent_of_another_one() {
+    let replicas = Replicas::new().await;
+    let id = replicas.attested("node-1", "1").await;
+    let other = Attestation {
+        attestation_type: "x509pop",
+        ..replicas.attestation("node-1", "2")
+    };
+    let agents = &replicas.a.agents;
+    let refused = agents.attest(&other).await;
+    assert!(
+        matches!(refused, Err(AgentError::AttestedOtherwise { .. })),
+        "{refused:?}"
+    );
+    agents.check(&id, &svid("1"), now()).await.unwrap();
+    agents.evict(&id).await.unwrap();
+    agents.attest(&other).await.unwrap();
 }

@@ -6,11 +6,14 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use spiffe_operator::api::{
-    ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterSpiffeIdStatus, ClusterStaticEntry,
-    ClusterStaticEntryStatus, NestedClusterSpec, TrustDomainSpec,
-    conditions::{READY, Report, merge},
-    duration,
+use spiffe_operator::{
+    api::{
+        ClusterSPIFFEID, ClusterSpiffeIdSpec, ClusterSpiffeIdStatus, ClusterStaticEntry,
+        ClusterStaticEntryStatus, NestedClusterSpec, TrustDomainSpec,
+        conditions::{READY, Report, merge},
+        duration,
+    },
+    nested::AllowedNames,
 };
 
 use crate::support::{
@@ -753,6 +756,35 @@ async fn a_nested_cluster_is_taken_where_it_can_work() {
         ("/cleanupTimeout", json!("1d"), "must be a duration"),
     ];
     check(nested_cluster, &accepted, &refused).await;
+}
+
+#[tokio::test]
+async fn schema_and_parser_agree_on_patterns() {
+    let client = control_plane().await.install_crds().await;
+    for pattern in [
+        "", "/", "//", "/a", "/a/", "/a//b", "a", "a/b", "/A.b_c-1", "/*", "/a*", "/*a", "/a*b*c",
+        "/**", "/a/**", "/**/a", "/a**", "/**a", "/***", "/a***", "/ä", "/a b", "/a\n", "/{a}",
+        "*", "**", "*.a", "**.a", "a.**", "a.*", "a.*.b", "a*b.c", "***", "**.**", "a**.b", ".",
+        "a.", ".a", "a..b", "A", "a_b", "-", "ä", "a/b", "a b", "a\n",
+    ] {
+        let patterns = [pattern.to_owned()];
+        for (field, parsed) in [
+            ("allowedIDs", AllowedNames::parse(Some(&patterns), None)),
+            (
+                "allowedDNSNames",
+                AllowedNames::parse(None, Some(&patterns)),
+            ),
+        ] {
+            let mut object = nested_cluster();
+            object["spec"][field] = json!(patterns);
+            let outcome = apply_dry(&client, &object).await;
+            assert_eq!(
+                outcome.is_ok(),
+                parsed.is_ok(),
+                "{field} {pattern:?}: {outcome:?}, {parsed:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ pub(crate) fn resident(operator: &Operator) -> u64 {
 }
 
 /// A well-meaning caller is answered.
-async fn is_served(port: u16) {
+pub(crate) async fn is_served(port: u16) {
     let answer = wait_until("an answer", SOON, || async {
         let stream = tls(port, None).await.map_err(|error| error.to_string())?;
         let answer = call(stream, GET_BUNDLE, &message(&[])).await;

@@ -146,7 +146,7 @@ async fn sync(port: u16, agent: &Svid) -> Result<(), String> {
 }
 
 /// Attests an agent by a token that is made for it.
-async fn attest(port: u16, socket: &std::path::Path) {
+pub(crate) async fn attest(port: u16, socket: &std::path::Path) {
     let request = CreateJoinTokenRequest {
         ttl: 60,
         ..CreateJoinTokenRequest::default()

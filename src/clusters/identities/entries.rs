@@ -61,22 +61,6 @@ impl Identities {
         Ok(found)
     }
 
-    /// The entry with this ID, if the agent may fetch it.
-    ///
-    /// # Errors
-    /// Before all of the cluster was seen.
-    pub fn authorized_entry(
-        &self,
-        domain: &str,
-        agent: &SpiffeId,
-        node_selectors: &BTreeSet<EntrySelector>,
-        id: &EntryId,
-    ) -> Result<Option<Arc<Entry>>, NotYetSeen> {
-        let ids = std::slice::from_ref(id);
-        let found = self.authorized_among(domain, agent, node_selectors, ids)?;
-        Ok(found.into_iter().next().flatten())
-    }
-
     /// For each of `ids` the entry, if the agent may fetch it.
     ///
     /// # Errors

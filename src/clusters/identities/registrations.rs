@@ -23,7 +23,6 @@ pub(super) struct Registrations {
     seen_to: u64,
     /// The highest version in the list under way, if there is one.
     listing: Option<u64>,
-    arrivals: u64,
     /// The last time that was told, in seconds since 1970.
     now: i64,
 }
@@ -32,8 +31,9 @@ pub(super) struct Registrations {
 struct Known {
     uid: Arc<str>,
     version: u64,
-    /// Counts up in the order in which objects were seen first.
-    arrival: u64,
+    /// The version in which it was seen first: of objects that are made at the same time all
+    /// replicas know the same order, whether by a watch or by a list.
+    first_version: u64,
     /// None when it has never been right.
     entry: Option<Arc<Entry>>,
 }
@@ -56,14 +56,12 @@ impl Registrations {
         let name = object.name_any();
         let uid = object.uid().unwrap_or_default();
         let version = version_of(object.metadata.resource_version.as_deref());
-        match &mut self.listing {
-            Some(highest) => *highest = version.max(*highest),
-            None => self.seen_to = version.max(self.seen_to),
-        }
+        self.see(version);
         let old = self.known.remove(&*name);
         let same = old.as_ref().filter(|old| *old.uid == *uid);
-        let (arrival, kept) =
-            same.map_or((None, None), |old| (Some(old.arrival), old.entry.clone()));
+        let (first_version, kept) = same.map_or((version, None), |old| {
+            (old.first_version, old.entry.clone())
+        });
         let entry = match parse_registration_entry(object) {
             Ok(entry) => Some(
                 kept.filter(|kept| **kept == entry)
@@ -75,20 +73,23 @@ impl Registrations {
                 kept
             }
         };
-        let arrival = arrival.unwrap_or_else(|| {
-            self.arrivals += 1;
-            self.arrivals
-        });
         let shared = entry.as_ref().map(|entry| &entry.source);
         let known = Known {
             uid: shared.map_or_else(|| uid.into(), |source| source.uid.clone()),
             version,
-            arrival,
+            first_version,
             entry: entry.clone(),
         };
         let name = shared.map_or_else(|| name.into(), |source| source.name.clone());
         self.known.insert(name, known);
         (old.and_then(|old| old.entry), entry)
+    }
+
+    fn see(&mut self, version: u64) {
+        match &mut self.listing {
+            Some(highest) => *highest = version.max(*highest),
+            None => self.seen_to = version.max(self.seen_to),
+        }
     }
 
     /// Feeds all into a new registry.
@@ -116,6 +117,12 @@ impl Identities {
         state.registrations.now = now;
         let (old, new) = state.registrations.apply(object);
         self.exchange(&mut state, old.as_ref(), new.as_ref());
+    }
+
+    /// A RegistrationEntry of this `resourceVersion` does not decode; what was known of it stays.
+    pub fn skip_registration_entry(&self, version: Option<&str>) {
+        self.lock().registrations.see(version_of(version));
+        self.seen_registrations.send_replace(());
     }
 
     /// The RegistrationEntry with this name is gone.
@@ -206,14 +213,13 @@ impl Identities {
     #[must_use]
     pub fn rival_before(&self, domain: &str, entry: &Entry) -> Option<Arc<Entry>> {
         let state = self.lock();
-        let arrival = |name: &str| Some(state.registrations.known.get(name)?.arrival);
-        let own = arrival(&entry.source.name)?;
+        let first = |name: &str| Some(state.registrations.known.get(name)?.first_version);
+        let own = first(&entry.source.name)?;
         let registry = &state.domains.get(domain)?.registry;
         let others = registry.same_entries(entry);
         let mut others = others.filter(|other| other.source.uid != entry.source.uid);
         let earlier = others.find(|other| {
-            arrival(&other.source.name).is_some_and(|other| other < own)
-                && other.registered.is_some()
+            first(&other.source.name).is_some_and(|other| other < own) && other.registered.is_some()
         });
         let winner = registry.same_entry(entry);
         let masks = winner.filter(|winner| winner.registered.is_none());
@@ -369,6 +375,36 @@ mod tests {
         let other = object("b", 4, &json!({"selectors": ["a:c"]}));
         identities.apply_registration_entry(&other, 0);
         assert_eq!(rival(&other), None);
+    }
+
+    #[test]
+    fn of_two_that_say_the_same_a_list_shows_the_same_one_first() {
+        let identities = settled();
+        let (first, second) = (object("z", 1, &json!({})), object("a", 2, &json!({})));
+        identities.list_registration_entries();
+        identities.apply_registration_entry(&second, 0);
+        identities.apply_registration_entry(&first, 0);
+        let rival = |object| identities.rival_before("e", &entry(object));
+        assert_eq!(rival(&first), None);
+        assert_eq!(rival(&second).unwrap().id, EntryId::from_text("z"));
+    }
+
+    #[test]
+    fn what_does_not_decode_was_seen_all_the_same() {
+        let identities = settled();
+        let all = |names: &[&str], highest| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let seen = identities.saw_registration_entries(&names, highest, highest);
+            seen.now_or_never()
+        };
+        assert_eq!(all(&["broken"], 5), None);
+        identities.skip_registration_entry(Some("5"));
+        assert_eq!(all(&["broken"], 5), Some(()));
+        identities.list_registration_entries();
+        identities.skip_registration_entry(Some("8"));
+        assert_eq!(all(&["broken"], 8), None, "the list is not complete");
+        identities.retain_registration_entries(&BTreeSet::from(["broken".to_owned()]));
+        assert_eq!(all(&["broken"], 8), Some(()));
     }
 
     #[test]

@@ -334,9 +334,9 @@ fn agents_are_told_nothing_before_all_of_the_cluster_was_seen() {
     };
     assert_eq!(entry.spiffe_id, main);
     let authorized = |agent: &SpiffeId| {
-        identities
-            .authorized_entry("e", agent, &BTreeSet::new(), &entry.id)
-            .unwrap()
+        let ids = std::slice::from_ref(&entry.id);
+        let found = identities.authorized_among("e", agent, &BTreeSet::new(), ids);
+        found.unwrap().remove(0)
     };
     assert_eq!(authorized(&agent).as_ref(), Some(entry));
     let other = "spiffe://e.org/spire/agent/k8s_psat/default/other"

@@ -96,9 +96,12 @@ impl Worker {
             self.restore_good_spec(&object).await?;
         }
         let kept = self.keep_good_spec(&object).await;
-        let outcome = self.reconcile_with(&objects, &object, spec_problem).await?;
-        // What is kept for a restart, or is of no use any more, holds up nothing that is needed now.
-        kept.and(self.sweep(&object).await).map(|()| outcome)
+        let outcome = self.reconcile_with(&objects, &object, spec_problem).await;
+        // Neither waits for the other: who is banned must be disarmed also where nothing else works,
+        // and what is kept for a restart holds up nothing that is needed now.
+        let swept = self.sweep(&object).await;
+        let outcome = outcome?;
+        kept.and(swept).map(|()| outcome)
     }
 
     /// Serves the spec in force, if there is one and nobody has a better claim.

@@ -45,9 +45,9 @@ impl Worker {
             }
             None => None,
         };
-        let authority = authority.filter(|authority| self.is_published(settings, authority));
+        let authority = authority.and_then(|authority| self.published(settings, authority));
+        self.serving.clone_from(&authority);
         seen.signs = authority.is_some();
-        let authority = authority.map(Arc::new);
         let context = &self.context;
         self.server
             .run(context, object, settings, authority.as_ref());
@@ -63,6 +63,24 @@ impl Worker {
             self.publish(object, settings, seen).await?;
         }
         Ok(outcome)
+    }
+
+    /// `authority`, if its root was published. Until that is seen, the one that served before goes on,
+    /// if its root was and stays published.
+    fn published(
+        &mut self,
+        settings: &DomainSettings,
+        authority: Authority,
+    ) -> Option<Arc<Authority>> {
+        if self.is_published(settings, &authority) {
+            return Some(Arc::new(authority));
+        }
+        let (signer_name, root) = self.published.as_ref()?;
+        let before = self.serving.as_ref()?;
+        let goes_on = *signer_name == settings.signer_name
+            && Fingerprint::of(before.ca().certificates().root()) == *root
+            && authority.still_trusts(before);
+        goes_on.then(|| Arc::clone(before))
     }
 
     /// Whether the root of `authority` was seen in the ClusterTrustBundle of this signer. What was

@@ -23,6 +23,8 @@ pub(super) struct ServerRunner {
 
 struct Running {
     port: u16,
+    /// Whether what it writes goes with the object.
+    goes_with_object: bool,
     settings: watch::Sender<Arc<ServerSettings>>,
     authority: watch::Sender<Option<Arc<Authority>>>,
     authority_settings: watch::Sender<AuthoritySettings>,
@@ -45,6 +47,7 @@ impl ServerRunner {
         };
         if let Some(running) = &self.running
             && running.port == wanted.port
+            && running.goes_with_object == settings.goes_with_object()
             && !running.task.is_finished()
         {
             running.settings.send_if_modified(|old| {
@@ -108,16 +111,7 @@ fn start(
     let (of_authority, of_authority_receiver) = watch::channel(settings.authority_settings());
     let (listening_sender, listening) = watch::channel(Listening::default());
     let name = object.name_any();
-    let owner = settings.goes_with_object().then(|| owner_reference(object));
-    let stores = DomainStores::new(
-        &context.client,
-        &context.namespace,
-        &context.caches,
-        &name,
-        &settings.trust_domain,
-        &labels(&name),
-        owner.as_ref(),
-    );
+    let stores = stores(context, object, settings);
     let commands = AuthorityCommands::new(
         AuthorityStore::new(context.client.clone(), &context.namespace),
         &name,
@@ -142,12 +136,32 @@ fn start(
     let task = server::run(Arc::new(server), addresses, listening_sender);
     Running {
         port: wanted.port,
+        goes_with_object: settings.goes_with_object(),
         settings: settings_sender,
         authority: authority_sender,
         authority_settings: of_authority,
         listening,
         task: AbortOnDropHandle::new(tokio::spawn(task)),
     }
+}
+
+/// What the server keeps.
+pub(super) fn stores(
+    context: &Context,
+    object: &TrustDomain,
+    settings: &DomainSettings,
+) -> DomainStores {
+    let name = object.name_any();
+    let owner = settings.goes_with_object().then(|| owner_reference(object));
+    DomainStores::new(
+        &context.client,
+        &context.namespace,
+        &context.caches,
+        &name,
+        &settings.trust_domain,
+        &labels(&name),
+        owner.as_ref(),
+    )
 }
 
 /// Whether both sign alike.

@@ -49,6 +49,8 @@ pub(super) struct Worker {
     pub(super) cluster_trust_bundle: Option<Watched<ClusterTrustBundle>>,
     /// Signer name and root of the CA that was last seen in that signer's ClusterTrustBundle.
     pub(super) published: Option<(String, Fingerprint)>,
+    /// The authority that served at the last reconcile.
+    pub(super) serving: Option<Arc<Authority>>,
     /// The copies of the bundle.
     pub(super) config_maps: Option<Watched<ConfigMap>>,
     /// Whether the copies could not be listed when that was last tried.
@@ -109,6 +111,7 @@ impl Worker {
             rights: Rights::default(),
             cluster_trust_bundle: None,
             published: None,
+            serving: None,
             config_maps: None,
             copies_are_hidden: false,
             led: false,
@@ -200,6 +203,7 @@ impl Worker {
         self.context.signers.set(&self.name, None);
         self.server.stop();
         self.published = None;
+        self.serving = None;
         self.cluster_trust_bundle = None;
         self.config_maps = None;
         self.context.identities.remove_domain(&self.name);

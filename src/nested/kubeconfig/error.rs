@@ -28,6 +28,14 @@ pub enum KubeconfigError {
          that in base64"
     )]
     NotAMapping,
+    /// The context that was asked for from outside is not there.
+    #[error("contexts: the kubeconfig has no context {name:?}; there are {names}")]
+    NoSuchContext {
+        /// The context.
+        name: String,
+        /// Those that there are.
+        names: String,
+    },
     /// Bytes that are no UTF-8.
     #[error("the kubeconfig is no text in UTF-8")]
     NotText,
@@ -226,6 +234,7 @@ impl KubeconfigError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Field { problem, .. } => problem.reason(),
+            Self::NoSuchContext { .. } => "KubeConfigInvalid",
             _ => "KubeConfigMalformed",
         }
     }

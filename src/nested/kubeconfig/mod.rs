@@ -233,10 +233,14 @@ fn context<'a>(document: &Field<'a>, wanted: Option<&str>) -> Result<Field<'a>, 
     };
     let found = found.ok_or_else(|| {
         let names = document.names("contexts");
-        current.refuse(match asked_for {
-            Some(name) => FieldProblem::unknown(name, "contexts", &names),
-            None => FieldProblem::NoContext { names },
-        })
+        match (wanted, asked_for) {
+            (Some(name), _) => KubeconfigError::NoSuchContext {
+                name: error::shown(name),
+                names,
+            },
+            (None, Some(name)) => current.refuse(FieldProblem::unknown(name, "contexts", &names)),
+            (None, None) => current.refuse(FieldProblem::NoContext { names }),
+        }
     })?;
     found.field("context")
 }

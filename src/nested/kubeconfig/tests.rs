@@ -692,6 +692,15 @@ fn names_must_be_unique_and_one_context_is_chosen() {
         ..ReadOptions::default()
     };
     assert_eq!(token_of(&read_with(&many, &options).unwrap()), TOKEN);
+    let options = ReadOptions {
+        context: Some("y"),
+        ..ReadOptions::default()
+    };
+    let said = read_with(&many, &options).unwrap_err().to_string();
+    assert!(
+        said.starts_with("contexts: the kubeconfig has no context \"y\"; there are \"x0\","),
+        "{said}"
+    );
 }
 
 #[test]

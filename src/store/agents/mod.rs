@@ -50,6 +50,13 @@ pub fn watch_agents(client: Client, metrics: Arc<Metrics>) -> AgentCache {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
+    /// The ID is that of an agent that another attestor attested: one attestor must not give what
+    /// another one gave.
+    #[error("an agent with this ID was attested by {attestation_type}; evict it first")]
+    AttestedOtherwise {
+        /// That attestor's name.
+        attestation_type: String,
+    },
     /// The API server did not give or take the record.
     #[error("cannot read or write the record of the agent")]
     Call {
@@ -87,7 +94,10 @@ impl AgentError {
         match self {
             Self::Call { source } => !source.is_answer(),
             Self::Contended => true,
-            Self::Denied { .. } | Self::Misnamed { .. } | Self::NotFound => false,
+            Self::AttestedOtherwise { .. }
+            | Self::Denied { .. }
+            | Self::Misnamed { .. }
+            | Self::NotFound => false,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::api::{AttestedAgent, AttestedAgentSpec};
 use crate::clusters::{CallError, call};
 use crate::domains::agent_object_name;
 use crate::spiffe::{SpiffeId, TrustDomainName};
+use crate::store::{is_to_be_owned_otherwise, label_selector};
 
 /// Below which path agents have their SPIFFE IDs.
 const AGENTS: &str = "/spire/agent/";
@@ -113,11 +114,16 @@ impl AgentStore {
     /// `attestation` and no other.
     ///
     /// # Errors
-    /// [`AgentDenial::Banned`], or when the record cannot be written.
+    /// [`AgentDenial::Banned`], [`AgentError::AttestedOtherwise`], or when the record cannot be
+    /// written.
     pub async fn attest(&self, attestation: &Attestation) -> Result<AttestedAgent, AgentError> {
         for _ in 0..ATTEMPTS {
             let stored = match self.read(&attestation.id).await? {
                 Some(before) if before.spec.banned => return Err(AgentDenial::Banned.into()),
+                Some(before) if before.spec.attestation_type != attestation.attestation_type => {
+                    let attestation_type = before.spec.attestation_type;
+                    return Err(AgentError::AttestedOtherwise { attestation_type });
+                }
                 Some(mut before) => {
                     let spec = Some(before.spec);
                     before.spec = decide::attested(spec, &self.trust_domain, attestation);
@@ -185,18 +191,6 @@ impl AgentStore {
         Ok(())
     }
 
-    /// Lifts the ban of the agent `id`. It must attest again.
-    ///
-    /// # Errors
-    /// [`AgentError::NotFound`], or when the record cannot be written.
-    pub async fn unban(&self, id: &SpiffeId) -> Result<(), AgentError> {
-        let unban = |agent: &mut AttestedAgentSpec| {
-            agent.banned = false;
-            Ok(())
-        };
-        self.change(id, unban).await.map(|_| ())
-    }
-
     /// Evicts the agent `id`: it must attest again. That lifts a ban, too.
     ///
     /// # Errors
@@ -241,7 +235,7 @@ impl AgentStore {
         loop {
             let room = size.map_or(PAGE, |size| size.saturating_sub(agents.len()).min(PAGE));
             let parameters = ListParams {
-                label_selector: Some(self.label_selector()),
+                label_selector: Some(label_selector(&self.labels)),
                 limit: u32::try_from(room).ok(),
                 continue_token: next,
                 ..ListParams::default()
@@ -291,17 +285,35 @@ impl AgentStore {
     /// whoever bans by `kubectl` sets a flag only.
     ///
     /// # Errors
-    /// When a record cannot be written; the others are left for the next time.
+    /// When a record cannot be written; that is left for the next time, and no other.
     pub async fn disarm_banned(&self) -> Result<(), CallError> {
+        let mut outcome = Ok(());
         for agent in self.cache.all() {
-            if !self.is_record(&agent) || !decide::is_to_disarm(&agent.spec) {
+            if !decide::is_to_disarm(&agent.spec) || !self.is_record(&agent) {
                 continue;
             }
             let mut disarmed = AttestedAgent::clone(&agent);
             decide::ban(&mut disarmed.spec);
-            self.replace(&disarmed).await?;
+            outcome = outcome.and(self.replace(&disarmed).await.map(drop));
         }
-        Ok(())
+        outcome
+    }
+
+    /// Has the records go with the owner, or stay without it, as is wished by now.
+    ///
+    /// # Errors
+    /// When a record cannot be written; that is left for the next time, and no other.
+    pub async fn correct_owners(&self) -> Result<(), CallError> {
+        let mut outcome = Ok(());
+        for agent in self.cache.all() {
+            if !is_to_be_owned_otherwise(agent.meta(), &self.labels, self.owner.as_ref()) {
+                continue;
+            }
+            let mut corrected = AttestedAgent::clone(&agent);
+            corrected.metadata.owner_references = self.owners();
+            outcome = outcome.and(self.replace(&corrected).await.map(drop));
+        }
+        outcome
     }
 
     /// Deletes the records of agents whose last X.509-SVID ended before `moment`, and says how many.
@@ -312,7 +324,7 @@ impl AgentStore {
     pub async fn prune(&self, moment: Timestamp) -> Result<usize, CallError> {
         let mut pruned = 0;
         for agent in self.cache.all() {
-            if !self.is_record(&agent) || !decide::is_to_prune(&agent.spec, moment) {
+            if !decide::is_to_prune(&agent.spec, moment) || !self.is_record(&agent) {
                 continue;
             }
             let preconditions = Preconditions {
@@ -413,14 +425,6 @@ impl AgentStore {
 
     fn owners(&self) -> Option<Vec<OwnerReference>> {
         self.owner.clone().map(|owner| vec![owner])
-    }
-
-    fn label_selector(&self) -> String {
-        let labels = self.labels.iter();
-        let pairs: Vec<_> = labels
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        pairs.join(",")
     }
 
     /// Whether `agent` is the record of an agent of this trust domain, under its right name.

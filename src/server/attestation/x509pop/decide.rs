@@ -21,7 +21,7 @@ use x509_parser::x509::AttributeTypeAndValue;
 
 use super::payload::Bytes;
 use crate::domains::{AgentPathData, X509PopSettings, X509PopTrust};
-use crate::server::attestation::{Evidence, refusal};
+use crate::server::attestation::{Evidence, join_token, k8s_psat, refusal};
 use crate::spiffe::{AnyPurpose, KeyKind, PublicKey, SpiffeId, TrustDomainName, uris};
 
 /// The attestor's name.
@@ -124,6 +124,11 @@ impl Leaf {
             uri_san_selectors: sans.clone(),
         });
         let path = path.map_err(|error| internal(&error.to_string()))?;
+        // No certificate may choose the ID of an agent that another attestor attests.
+        let first = path.split('/').nth(1).unwrap_or_default();
+        if [join_token::NAME, k8s_psat::NAME].contains(&first) {
+            return Err(internal("the path is that of another attestor's agents"));
+        }
         let id = format!("{}/spire/agent{path}", trust_domain.id());
         let id = id
             .parse()

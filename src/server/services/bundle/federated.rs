@@ -1,6 +1,6 @@
 //! Bundles of foreign trust domains.
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::server::context::ServerContext;
 use crate::server::proto::bundle::batch_delete_federated_bundle_request::Mode;
@@ -145,8 +145,22 @@ impl<'a> Federated<'a> {
         });
         let deleted = deleted.await;
         deleted.map_err(|failure| failure.status(release::FAILED))?;
-        self.context.saw_foreign_bundle(&foreign, false).await;
         Ok(())
+    }
+
+    /// Waits for a while until this replica's registry knows what became of the bundles of those
+    /// `names` that were written: that they are there, or are not.
+    pub(super) async fn settle<'b>(
+        &self,
+        names: impl IntoIterator<Item = (&'b str, &'b Option<types::Status>)>,
+        are_there: bool,
+    ) {
+        let written = names.into_iter().filter(|(_, status)| {
+            let code = status.as_ref().map(|status| status.code);
+            code == Some(Code::Ok.into())
+        });
+        let foreign: Vec<_> = written.filter_map(|(name, _)| name.parse().ok()).collect();
+        self.context.saw_foreign_bundles(&foreign, are_there).await;
     }
 
     /// Puts what `change` makes of the bundle that is known in its place.
@@ -162,8 +176,6 @@ impl<'a> Federated<'a> {
             Ok::<_, Failure>(())
         });
         let changed = changed.await.map_err(|failure| failure.status(what))?;
-        let foreign = given.trust_domain();
-        self.context.saw_foreign_bundle(foreign, true).await;
         // It was put there a moment ago.
         Ok(changed.bundle.unwrap_or_else(|| given.clone()))
     }

@@ -189,6 +189,9 @@ impl Bundle for BundleService {
             let (status, bundle) = item(self.federated().create(bundle, mask).await);
             results.push(batch_create_federated_bundle_response::Result { status, bundle });
         }
+        let names = request.bundle.iter().map(|it| &*it.trust_domain);
+        let written = names.zip(results.iter().map(|it| &it.status));
+        self.federated().settle(written, true).await;
         Ok(Response::new(BatchCreateFederatedBundleResponse {
             results,
         }))
@@ -205,6 +208,9 @@ impl Bundle for BundleService {
             let (status, bundle) = item(self.federated().update(bundle, masks).await);
             results.push(batch_update_federated_bundle_response::Result { status, bundle });
         }
+        let names = request.bundle.iter().map(|it| &*it.trust_domain);
+        let written = names.zip(results.iter().map(|it| &it.status));
+        self.federated().settle(written, true).await;
         Ok(Response::new(BatchUpdateFederatedBundleResponse {
             results,
         }))
@@ -221,6 +227,9 @@ impl Bundle for BundleService {
             let (status, bundle) = item(self.federated().set(bundle, mask).await);
             results.push(batch_set_federated_bundle_response::Result { status, bundle });
         }
+        let names = request.bundle.iter().map(|it| &*it.trust_domain);
+        let written = names.zip(results.iter().map(|it| &it.status));
+        self.federated().settle(written, true).await;
         Ok(Response::new(BatchSetFederatedBundleResponse { results }))
     }
 
@@ -241,6 +250,8 @@ impl Bundle for BundleService {
                 trust_domain,
             });
         }
+        let gone = results.iter().map(|it| (&*it.trust_domain, &it.status));
+        self.federated().settle(gone, false).await;
         Ok(Response::new(BatchDeleteFederatedBundleResponse {
             results,
         }))

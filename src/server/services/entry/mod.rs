@@ -74,16 +74,20 @@ impl EntryService {
     }
 
     async fn find(&self, id: &EntryId) -> Result<Option<Arc<Entry>>, Status> {
-        if id.is_derived() {
-            let identities = &self.context.process.identities;
-            return identities
-                .entry(&self.context.object, id)
-                .map_err(|error| unavailable(&error));
+        if !id.is_derived() {
+            let stored = self.store.get(&self.context.trust_domain, id).await;
+            let stored = stored.map_err(|error| {
+                Status::unavailable(format!("failed to fetch entry: {}", words(&error)))
+            })?;
+            if stored.is_none() {
+                return Ok(None);
+            }
         }
-        let found = self.store.get(&self.context.trust_domain, id).await;
-        found.map_err(|error| {
-            Status::unavailable(format!("failed to fetch entry: {}", words(&error)))
-        })
+        // What was stored has been seen by now: it is told as lists and agents are told it.
+        let identities = &self.context.process.identities;
+        identities
+            .entry(&self.context.object, id)
+            .map_err(|error| unavailable(&error))
     }
 }
 

@@ -114,7 +114,10 @@ impl Writer<'_> {
             Failure::Item(status(Code::InvalidArgument, message))
         })?;
         let same = identities.same_entry(domain, &wanted);
-        if let Some(existing) = same.map_err(|error| unavailable(&error))? {
+        let same = same.map_err(|error| unavailable(&error))?;
+        if let Some(existing) = same
+            && self.is_there(WHAT, &existing).await?
+        {
             return Ok(Err(Existing(existing)));
         }
         let created = self.store.create(domain, trust_domain, spec).await;
@@ -125,6 +128,17 @@ impl Writer<'_> {
             }
             Created::Exists(existing) => Ok(Err(Existing(existing))),
         }
+    }
+
+    /// Whether an entry is there that this replica knows: another one may have deleted or changed it
+    /// a moment ago.
+    async fn is_there(self, what: &str, known: &Entry) -> Result<bool, Failure> {
+        if known.registered.is_none() {
+            return Ok(true);
+        }
+        let found = self.store.get(&self.context.trust_domain, &known.id).await;
+        let found = found.map_err(|error| failure(what, &error))?;
+        Ok(found.is_some_and(|found| found.key == known.key))
     }
 
     pub(super) async fn update_all(

@@ -46,6 +46,14 @@ impl TrustDomainService {
         }
     }
 
+    /// Waits for a while until this replica's registry knows of the bundle that was stored.
+    async fn settle(&self, stored: &ForeignTrustDomain) {
+        if stored.bundle.is_some() {
+            let foreign = &stored.trust_domain;
+            self.context.saw_foreign_bundle(foreign, true).await;
+        }
+    }
+
     async fn related(
         &self,
         foreign: &TrustDomainName,
@@ -84,6 +92,7 @@ impl TrustDomainService {
         let created = created
             .await
             .map_err(|failure| failure.status(CREATE_FAILED))?;
+        self.settle(&created).await;
         Ok(message::to_proto(&created, &given.relationship, mask))
     }
 
@@ -107,6 +116,7 @@ impl TrustDomainService {
         let updated = updated
             .await
             .map_err(|failure| failure.status(UPDATE_FAILED))?;
+        self.settle(&updated).await;
         let (known, relationship) = related(updated).ok_or_else(not_found)?;
         Ok(message::to_proto(&known, &relationship, output))
     }
