@@ -193,10 +193,8 @@ impl Identities {
     /// When the spec cannot be served; what was served before goes on.
     pub fn set_domain(&self, name: &str, spec: &TrustDomainSpec) -> Result<(), SettingsError> {
         self.serve_domain(name, spec)?;
-        let members = self.members_of(name).into_iter();
-        members
-            .map(|member| member.serve_domain(name, spec))
-            .collect()
+        let mut members = self.members_of(name).into_iter();
+        members.try_for_each(|member| member.serve_domain(name, spec))
     }
 
     fn serve_domain(&self, name: &str, spec: &TrustDomainSpec) -> Result<(), SettingsError> {

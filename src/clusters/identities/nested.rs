@@ -204,7 +204,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn spec(json: Value) -> crate::api::TrustDomainSpec {
+    fn spec(json: &Value) -> crate::api::TrustDomainSpec {
         let mut spec = json!({
             "trustDomain": "e.org", "clusterName": "root", "authority": {"selfSigned": {}},
         });
@@ -216,7 +216,7 @@ mod tests {
     /// A cluster that was seen, without pods, which serves the TrustDomain `e`.
     fn root() -> Identities {
         let identities = Identities::new(Arc::new(Metrics::new()));
-        identities.set_domain("e", &spec(json!({}))).unwrap();
+        identities.set_domain("e", &spec(&json!({}))).unwrap();
         for list in List::ALL {
             identities.listed(list);
         }
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn the_lists_that_count_everywhere_count_in_nested_clusters() {
         let root = Identities::new(Arc::new(Metrics::new()));
-        root.set_domain("e", &spec(json!({}))).unwrap();
+        root.set_domain("e", &spec(&json!({}))).unwrap();
         let child = root.nest("e", "uid", &bounds("child01", &[])).unwrap();
         see(&child);
         let is_told = || child.pod("e", "p").why_none.contains("no ClusterSPIFFEID");
@@ -375,7 +375,7 @@ mod tests {
         while child.process_slice() {}
         assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
         let parents = "spiffe://e.org/spire/agent/k8s_psat/root/{{ .NodeMeta.UID }}";
-        root.set_domain("e", &spec(json!({"parentIDTemplate": parents})))
+        root.set_domain("e", &spec(&json!({"parentIDTemplate": parents})))
             .unwrap();
         while child.process_slice() {}
         assert_eq!(

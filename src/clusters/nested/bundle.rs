@@ -235,7 +235,7 @@ async fn next(changes: Option<watch::Receiver<u64>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Brings about what is wished, as the leader; otherwise only looks.

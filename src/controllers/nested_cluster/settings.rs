@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    fn object(name: &str, created: &str, spec: Value) -> NestedCluster {
+    fn object(name: &str, created: &str, spec: &Value) -> NestedCluster {
         let mut all = json!({
             "trustDomainRef": {"name": "example"},
             "kubeConfig": {"secretRef": {"name": "child"}},
@@ -182,7 +182,7 @@ mod tests {
         .unwrap()
     }
 
-    fn problem(spec: Value) -> String {
+    fn problem(spec: &Value) -> String {
         let parsed = ClusterSettings::parse(&object("child01", "2026-01-01T00:00:00Z", spec));
         parsed.unwrap_err().to_string()
     }
@@ -205,13 +205,13 @@ mod tests {
                 "spec.agents.serviceAccountAllowList: give",
             ),
         ] {
-            let problem = problem(spec);
+            let problem = problem(&spec);
             assert!(problem.starts_with(expected), "{problem}");
         }
         let secret = json!({
             "secretRef": {"name": "child"}, "impersonate": {"user": "a\nb"},
         });
-        let problem = problem(json!({"kubeConfig": secret}));
+        let problem = problem(&json!({"kubeConfig": secret}));
         assert!(problem.contains("impersonate"), "{problem}");
     }
 
@@ -220,11 +220,11 @@ mod tests {
         let first = object(
             "a",
             "2026-01-01T00:00:00Z",
-            json!({"clusterName": "child01"}),
+            &json!({"clusterName": "child01"}),
         );
-        let second = object("child01", "2026-01-02T00:00:00Z", json!({}));
+        let second = object("child01", "2026-01-02T00:00:00Z", &json!({}));
         let elsewhere = json!({"clusterName": "child01", "trustDomainRef": {"name": "other"}});
-        let third = object("c", "2026-01-01T00:00:00Z", elsewhere);
+        let third = object("c", "2026-01-01T00:00:00Z", &elsewhere);
         let all = [&first, &second, &third];
         let taken = |object| name_taken(object, None, all.into_iter());
         assert_eq!(taken(&first), None);
