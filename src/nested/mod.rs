@@ -1,9 +1,9 @@
 //! Child clusters, as far as they can be decided on without them.
 //!
 //! - [`kubeconfig`]: what a kubeconfig says, and whether it may be used.
-//! - [`eks_token`]: the token for an EKS cluster, of AWS credentials.
+//! - [`mod@eks_token`]: the token for an EKS cluster, of AWS credentials.
 //! - [`AllowedNames`]: what a child's entries may be called.
-//! - [`ttl_budget`]: what lifetimes a chain of servers can promise.
+//! - [`mod@ttl_budget`]: what lifetimes a chain of servers can promise.
 //!
 //! Pure: no I/O and no clock. Nothing that a kubeconfig names is opened, run or called here.
 

@@ -19,8 +19,8 @@ use crate::support::{
 async fn readiness_names_what_is_missing_until_it_is_there() {
     let own = ControlPlane::start(Options::default()).await;
     let operator = World::operator(&own).await;
-    let kinds = "waiting for: ClusterSPIFFEIDs, ClusterStaticEntries, RegistrationEntries, \
-                 trust domains";
+    let kinds = "waiting for: ClusterSPIFFEIDs, ClusterStaticEntries, NestedClusters, \
+                 RegistrationEntries, trust domains";
     wait_until("only the kinds to be missing", SOON, || async {
         let (status, body) = operator.http("GET", "/readyz", "").await;
         assert_eq!(status, 503);

@@ -10,7 +10,7 @@ use kube::api::PostParams;
 use kube::config::Kubeconfig;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry, RegistrationEntry};
+use spiffe_operator::api::{ClusterSPIFFEID, ClusterStaticEntry, NestedCluster, RegistrationEntry};
 use spiffe_operator::rbac::{BUNDLE_CONFIG_MAP, CLUSTER, NAMESPACED};
 use spiffe_operator::registration::{EntryId, registration_entry_name};
 
@@ -118,6 +118,17 @@ async fn the_generated_roles_are_enough_for_all_that_the_operator_does_and_no_mo
     world.event("default", &uid, "CAActivated").await;
 
     use_copies(&world).await;
+    let nested = json!({
+        "apiVersion": "spiffe-operator.io/v1alpha1",
+        "kind": "NestedCluster",
+        "metadata": { "name": "child" },
+        "spec": {
+            "trustDomainRef": { "name": world.class },
+            "kubeConfig": { "secretRef": { "name": "none" } },
+        },
+    });
+    apply(&world.client, &nested).await.unwrap();
+    condition::<NestedCluster>(&world.client, "child", "Ready", "False").await;
 
     // The last good spec of a registration is replaced by a better one.
     world

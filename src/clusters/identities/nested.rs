@@ -197,6 +197,7 @@ mod tests {
 
     use super::*;
     use crate::clusters::identities::ObjectReport;
+    use crate::nested::AllowedNames;
     use crate::registration::Right;
     use crate::runtime::metrics::Metrics;
 
@@ -225,7 +226,8 @@ mod tests {
 
     fn bounds(cluster: &str, ids: &[&str]) -> ClusterBounds {
         let ids: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
-        ClusterBounds::parse(cluster, &ids, &[]).unwrap()
+        let allowed = AllowedNames::parse((!ids.is_empty()).then_some(&ids), None).unwrap();
+        ClusterBounds::new(cluster, allowed)
     }
 
     /// A ClusterSPIFFEID for all pods, with its name as its UID.

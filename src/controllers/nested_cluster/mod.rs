@@ -24,6 +24,7 @@ use crate::api::NestedCluster;
 use crate::clusters::cache::Cache;
 use crate::controllers::nested_cluster::settings::{name_of, name_taken};
 use crate::controllers::nested_cluster::worker::Worker;
+use crate::nested::AllowedNames;
 use crate::registration::bounds::ClusterBounds;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
@@ -99,7 +100,8 @@ impl Supervised {
         let all = objects.all();
         let spec = context.caches.trust_domains.get("", &domain);
         let taken = name_taken(object, spec.as_deref(), all.iter().map(AsRef::as_ref));
-        if let (None, Ok(none_yet)) = (taken, ClusterBounds::parse(&cluster, &[], &[])) {
+        if taken.is_none() {
+            let none_yet = ClusterBounds::new(&cluster, AllowedNames::default());
             // Fails where the trust domain's spec is broken, which its own status says.
             let uid = Self::uid_of(object);
             let _ = context.identities.nest(&domain, &uid, &none_yet);

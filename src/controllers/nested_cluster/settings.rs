@@ -8,7 +8,8 @@ use crate::api::{
 };
 use crate::domains::{K8sPsatSettings, NoServiceAccount};
 use crate::nested::kubeconfig::{ChildKubeconfig, Impersonation, KubeconfigError, ReadOptions};
-use crate::registration::bounds::{BoundsError, ClusterBounds};
+use crate::nested::{AllowedNames, PatternError};
+use crate::registration::bounds::ClusterBounds;
 
 /// A NestedCluster's wishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +35,11 @@ pub(super) enum SettingsError {
         source: NoServiceAccount,
     },
     /// Its limits are none.
-    #[error("spec.{source}")]
-    Bounds {
+    #[error("spec.allowedIDs, spec.allowedDNSNames: {source}")]
+    Allowed {
         /// Why.
         #[from]
-        source: BoundsError,
+        source: PatternError,
     },
     /// Nobody whom a call can be made as.
     #[error("spec.kubeConfig.impersonate: a name is empty or cannot be sent in a header")]
@@ -71,12 +72,11 @@ impl ClusterSettings {
         let spec = &object.spec;
         let cluster = name_of(object);
         check_supported(spec)?;
-        let list = |patterns: &Option<Vec<String>>| patterns.clone().unwrap_or_default();
-        let bounds = ClusterBounds::parse(
-            &cluster,
-            &list(&spec.allowed_ids),
-            &list(&spec.allowed_dns_names),
+        let allowed = AllowedNames::parse(
+            spec.allowed_ids.as_deref(),
+            spec.allowed_dns_names.as_deref(),
         )?;
+        let bounds = ClusterBounds::new(&cluster, allowed);
         let agents = spec.agents.as_ref();
         let agents = agents.map(|agents| K8sPsatSettings::parse(&cluster, agents));
         let agents = agents.transpose()?;
@@ -199,7 +199,10 @@ mod tests {
                 json!({"registration": {"source": "Both"}}),
                 "spec.registration.source Both is not",
             ),
-            (json!({"allowedIDs": ["ns"]}), "spec.allowedIDs: \"ns\""),
+            (
+                json!({"allowedIDs": ["ns"]}),
+                "spec.allowedIDs, spec.allowedDNSNames: \"ns\"",
+            ),
             (
                 json!({"agents": {"serviceAccountAllowList": []}}),
                 "spec.agents.serviceAccountAllowList: give",

@@ -143,7 +143,8 @@ fn conditions(seen: &Seen, now: Timestamp) -> Vec<Report> {
         registered(seen),
         bundle_synced(seen),
     ];
-    let ready = parts.iter().find(|part| part.state != State::True);
+    let first = |state| parts.iter().find(|part| part.state == state);
+    let ready = first(State::False).or_else(|| first(State::Unknown));
     let ready = ready.map_or_else(
         || {
             Report::new(
@@ -388,6 +389,11 @@ mod tests {
             ..connected()
         };
         assert_eq!(shown(&broken)[0], "Ready=False InvalidKubeConfig");
+        let none = Seen {
+            kubeconfig_problem: Some(Problem::new("NoSecret", "there is no Secret")),
+            ..Seen::default()
+        };
+        assert_eq!(shown(&none)[0], "Ready=False NoSecret");
         assert_eq!(
             shown(&broken)[1],
             "Reachable=True Answers",
