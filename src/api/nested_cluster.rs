@@ -195,7 +195,7 @@ pub enum RegistrationSource {
 /// What becomes of equal SPIFFE IDs in two clusters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum UniqueIds {
-    /// Both clusters' pods have it, and an event says so.
+    /// Both clusters' pods have it.
     #[default]
     Warn,
     /// This cluster's pods do not get it.
@@ -240,10 +240,9 @@ pub struct NestedClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// What holds and what does not: `Ready` sums up, `Reachable` says whether the API server
-    /// answers, `CredentialsValid` whether it takes the credential and what the credential may do
-    /// is enough, `Registered` whether all pods were seen and evaluated, `BundleSynced` whether the
-    /// bundle is in the cluster, `Wired` whether the parents know the cluster, `Reconciling` that
-    /// work is under way, `Stalled` that somebody must change something.
+    /// answers, `CredentialsValid` whether it takes the credential, `Registered` whether all pods were seen and evaluated, `BundleSynced` whether the
+    /// bundle is in the cluster, `Duplicate` that another NestedCluster leads to the same cluster,
+    /// `Reconciling` that work is under way, `Stalled` that somebody must change something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -275,31 +274,6 @@ pub struct NestedClusterStatus {
     pub entries: i64,
     /// Agents of the cluster that have attested.
     pub agents: i64,
-    /// What the credential may not do and should, each verb on its own.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub missing_permissions: Vec<MissingPermission>,
-    /// Manifests that grant what is missing; apply them in the nested cluster.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing_permissions_manifest: Option<String>,
-}
-
-/// A right that the credential for a nested cluster lacks.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct MissingPermission {
-    /// API group, empty for the core one.
-    pub group: String,
-    /// Resource, with its subresource after a slash.
-    pub resource: String,
-    /// Verb.
-    pub verb: String,
-    /// Namespace, where the right is needed in one only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// Name of the object, where the right is needed on one only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// What it is needed for.
-    pub reason: String,
 }
 
 fn default_kube_config_key() -> String {

@@ -25,6 +25,12 @@ impl ClusterBounds {
         }
     }
 
+    /// Whether its pods may have any SPIFFE ID, so that it is trusted as much as the local cluster.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.allowed.is_open()
+    }
+
     /// Name of the cluster.
     #[must_use]
     pub fn cluster_name(&self) -> &str {

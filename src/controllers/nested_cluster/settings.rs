@@ -4,7 +4,7 @@ use kube::ResourceExt;
 
 use crate::api::{
     CredentialSource, NestedCluster, NestedClusterMode, NestedClusterSpec, RegistrationSource,
-    TrustDomain,
+    TrustDomain, UniqueIds,
 };
 use crate::domains::{K8sPsatSettings, NoServiceAccount};
 use crate::nested::kubeconfig::{ChildKubeconfig, Impersonation, KubeconfigError, ReadOptions};
@@ -126,6 +126,10 @@ fn check_supported(spec: &NestedClusterSpec) -> Result<(), SettingsError> {
             credentials: CredentialSource::Managed,
             ..
         } => unsupported("spec.credentials", "Managed"),
+        NestedClusterSpec {
+            unique_ids: UniqueIds::Deny,
+            ..
+        } => unsupported("spec.uniqueIDs", "Deny"),
         spec => match spec.registration.source {
             RegistrationSource::Parent => Ok(()),
             RegistrationSource::Child => unsupported("spec.registration.source", "Child"),
@@ -195,6 +199,7 @@ mod tests {
                 json!({"credentials": "Managed"}),
                 "spec.credentials Managed is not",
             ),
+            (json!({"uniqueIDs": "Deny"}), "spec.uniqueIDs Deny is not"),
             (
                 json!({"registration": {"source": "Both"}}),
                 "spec.registration.source Both is not",

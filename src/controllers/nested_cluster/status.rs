@@ -41,6 +41,8 @@ pub(super) struct Seen {
     pub(super) published: Option<Published>,
     /// What the cluster's pods still wait for; none once all were seen.
     pub(super) unseen: Option<String>,
+    /// Whether its pods may have any SPIFFE ID.
+    pub(super) is_open: bool,
     pub(super) pods: usize,
     pub(super) entries: usize,
     pub(super) agents: usize,
@@ -118,7 +120,6 @@ pub(super) fn of(object: &NestedCluster, seen: &Seen, now: Timestamp) -> NestedC
         pods: count(seen.pods),
         entries: count(seen.entries),
         agents: count(seen.agents),
-        ..before.clone()
     };
     let last = seen.contact.last;
     let is_old =
@@ -250,7 +251,12 @@ fn credentials_valid(seen: &Seen, now: Timestamp) -> Report {
 fn registered(seen: &Seen) -> Report {
     match &seen.unseen {
         None => {
-            let message = format!("{} entries of {} pods", seen.entries, seen.pods);
+            let trust = if seen.is_open {
+                "; without spec.allowedIDs it is trusted as much as this cluster"
+            } else {
+                ""
+            };
+            let message = format!("{} entries of {} pods{trust}", seen.entries, seen.pods);
             Report::new(REGISTERED, true, "Registered", message)
         }
         Some(missing) => Report::new(REGISTERED, false, "NotSeen", missing.clone()),

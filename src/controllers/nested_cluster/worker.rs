@@ -341,6 +341,7 @@ impl Worker {
             contact: contact.unwrap_or_default(),
             published: connected.map(|it| it.connection.published.borrow().clone()),
             unseen: identities.missing(&settings.domain),
+            is_open: settings.bounds.is_open(),
             pods: identities.pod_count(&settings.domain),
             entries: identities.entry_count(&settings.domain),
             agents: agents.len(),
