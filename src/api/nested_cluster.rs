@@ -35,7 +35,10 @@ use super::{BundleFormat, K8sPsatAttestor, nested_cluster_schema, schema};
     printcolumn = r#"{ "name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1 }"#,
     printcolumn = r#"{ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }"#
 )]
-#[schemars(extend("x-kubernetes-validations" = [nested_cluster_schema::cluster_name_stays()]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    nested_cluster_schema::cluster_name_stays(),
+    nested_cluster_schema::trust_domain_stays(),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct NestedClusterSpec {
     /// The TrustDomain that the cluster belongs to.

@@ -28,6 +28,16 @@ fn patterns(form: &str) -> Schema {
     })
 }
 
+/// On a NestedCluster: its trust domain does not change.
+pub(super) fn trust_domain_stays() -> Value {
+    json!({
+        "rule": "self.trustDomainRef == oldSelf.trustDomainRef",
+        "fieldPath": ".trustDomainRef",
+        "message": "must not change: the IDs of the cluster's agents have it in them; make a new \
+                    NestedCluster instead",
+    })
+}
+
 /// On a NestedCluster: its name as a cluster does not change.
 pub(super) fn cluster_name_stays() -> Value {
     let name = |object: &str| format!("(has({object}.clusterName) ? {object}.clusterName : '')");

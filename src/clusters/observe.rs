@@ -60,8 +60,8 @@ pub fn registrations(context: &Context, health: &Health, tasks: &mut JoinSet<()>
     tasks.spawn(expire_entries(Arc::clone(&context.identities)));
 }
 
-/// Watches all objects of a kind; that a list is complete is told once it is known to come from the
-/// right cluster.
+/// Watches all objects of a kind; a list is told, and that it is complete, once it is known to come
+/// from the right cluster.
 fn watch_all<K>(context: &Context) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -71,7 +71,7 @@ where
     watcher(api, watcher::Config::default()).then(move |event| {
         let incarnation = incarnation.clone();
         async move {
-            if matches!(event, Ok(Event::InitDone)) {
+            if matches!(event, Ok(Event::Init | Event::InitDone)) {
                 incarnation.confirmed().await;
             }
             event

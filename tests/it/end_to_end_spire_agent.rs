@@ -99,7 +99,8 @@ async fn a_registered_pod_gets_its_identities_from_the_socket_of_a_stock_agent()
     let own = format!("spiffe://{TRUST_DOMAIN}/registered");
     assert_eq!(answered.await, format!("{own} answered: hello {own}\n"));
 
-    ask("stranger", "peer").unwrap_err();
+    let refused = ask("stranger", "peer").unwrap_err();
+    assert!(refused.contains("no identity issued"), "{refused}");
     let log = cluster.kubectl("-n spire-system logs daemonset/spire-agent");
     assert!(log.contains("No identity issued"), "{log}");
 }

@@ -166,13 +166,15 @@ impl Identities {
         uid: &str,
         copy: Option<ClusterSpiffeIdSpec>,
     ) {
-        self.hand_on(|member| member.restore_cluster_spiffe_id(name, uid, copy.clone()));
         let mut state = self.lock();
-        if state.objects.restore_cluster_spiffe_id(name, uid, copy) {
+        let objects = &mut state.objects;
+        if objects.restore_cluster_spiffe_id(name, uid, copy.clone()) {
             self.evaluate_cluster_spiffe_id(&mut state, name);
         } else {
             self.settle(&mut state);
         }
+        drop(state);
+        self.hand_on(move |member| member.restore_cluster_spiffe_id(name, uid, copy.clone()));
     }
 
     fn evaluate_cluster_spiffe_id(&self, state: &mut State, name: &str) {
@@ -191,7 +193,6 @@ impl Identities {
 
     /// A ClusterSPIFFEID is gone.
     pub fn delete_cluster_spiffe_id(&self, name: &str) {
-        self.hand_on(|member| member.delete_cluster_spiffe_id(name));
         let mut state = self.lock();
         state.objects.delete_cluster_spiffe_id(name);
         for domain in state.domains.values_mut() {
@@ -201,6 +202,8 @@ impl Identities {
             self.metrics.set_object(trust_domain, kind, name, None);
         }
         self.settle(&mut state);
+        drop(state);
+        self.hand_on(|member| member.delete_cluster_spiffe_id(name));
     }
 
     /// All ClusterSPIFFEIDs that are there have these names.

@@ -15,16 +15,18 @@ pub type ForeignBundles = BTreeMap<String, BTreeSet<TrustDomainName>>;
 impl Identities {
     /// Takes in all there are.
     pub fn set_foreign_bundles(&self, known: ForeignBundles) {
-        self.hand_on(|member| member.set_foreign_bundles(known.clone()));
         let mut state = self.lock();
         for (name, domain) in &mut state.domains {
             let of_domain = known.get(&label_value(name)).cloned().unwrap_or_default();
             let changes = domain.registry.set_foreign_bundles(of_domain);
             self.publish(name, domain, changes);
         }
-        self.foreign_bundles.send_replace(Arc::new(known));
+        let known = Arc::new(known);
+        self.foreign_bundles.send_replace(Arc::clone(&known));
         state.unlisted.remove(&List::ForeignBundles);
         self.settle(&mut state);
+        drop(state);
+        self.hand_on(|member| member.set_foreign_bundles((*known).clone()));
     }
 
     /// The foreign trust domains whose bundles the TrustDomain object `domain` has.

@@ -3,7 +3,7 @@
 //!
 //! Their pods are registered by the ClusterSPIFFEIDs of this cluster: what is taken in here of those,
 //! of trust domains and of foreign bundles is handed on. Invariants: a lock of a nested cluster is
-//! taken after those of this one, never before; one that has not been seen keeps nobody waiting but
+//! taken after those of this one, never before, and what is handed on is noted here first; one that has not been seen keeps nobody waiting but
 //! its own agents.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,12 +57,13 @@ impl Identities {
         owner: &str,
         bounds: &ClusterBounds,
     ) -> Result<Arc<Self>, SettingsError> {
-        let mut members = self.members_mut();
         let name = MemberName::new(domain, bounds.cluster_name());
-        if let Some(member) = members.get(&name).filter(|it| *it.owner == *owner) {
-            member.identities.set_bounds(bounds)?;
-            return Ok(Arc::clone(&member.identities));
+        // Nobody else waits while the cluster is busy.
+        if let Some(known) = self.member_of(&name, owner) {
+            known.set_bounds(bounds)?;
+            return Ok(known);
         }
+        let mut members = self.members_mut();
         let identities = Arc::new(self.member(bounds));
         let spec = {
             let state = self.lock();
@@ -124,6 +125,12 @@ impl Identities {
             wanting: Arc::clone(&self.wanting),
             ..member
         }
+    }
+
+    fn member_of(&self, name: &MemberName, owner: &str) -> Option<Arc<Self>> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let member = members.get(name).filter(|it| *it.owner == *owner)?;
+        Some(Arc::clone(&member.identities))
     }
 
     /// Hands something on to the nested clusters.

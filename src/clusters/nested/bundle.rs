@@ -62,7 +62,12 @@ pub(super) async fn serve(
     loop {
         let signer_now = signer.borrow_and_update().clone();
         let wish_now = wish.borrow_and_update().clone();
-        let api_now = api.borrow_and_update().clone().unwrap_or_default();
+        let Some(api_now) = api.borrow_and_update().clone() else {
+            if api.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
         let resource = api_now.cluster_trust_bundles.as_ref();
         if let Some(signer) = &signer_now {
             watched.watch(&context, resource, signer, wish_now.as_ref());
@@ -135,6 +140,7 @@ pub async fn withdraw(
         let copies = Api::<ConfigMap>::namespaced(client.clone(), &wish.namespace);
         if let Some(found) = call(copies.get_opt(&wish.name)).await?
             && is_applied(&found.metadata)
+            && is_of(&found.metadata, name)
         {
             let deleted = call(copies.delete(&wish.name, &DeleteParams::default())).await;
             deleted.map(|_| ()).or_else(gone_is_good)?;
@@ -149,6 +155,12 @@ fn gone_is_good(error: CallError) -> Result<(), CallError> {
     } else {
         Err(error)
     }
+}
+
+/// Whether an object was published for the NestedCluster `name`.
+fn is_of(metadata: &ObjectMeta, name: &str) -> bool {
+    let labels = metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(OWNER_LABEL)) == Some(&label_value(name))
 }
 
 /// Whether nobody but the operator has written an object, going by its managed fields.

@@ -18,10 +18,11 @@ pub use agents::{AttestingCluster, AttestingClusters};
 pub use bundle::{Published, Wish, withdraw};
 pub use contact::{Contact, Trouble};
 
-use crate::clusters::certificates_api;
+use crate::clusters::certificates_api::{self, CertificatesApi};
 use crate::clusters::identities::Identities;
 use crate::clusters::incarnation::Incarnation;
 use crate::clusters::observe;
+use crate::clusters::pod_certificates::Signer;
 use crate::domains::label_value;
 use crate::nested::kubeconfig::ChildKubeconfig;
 use crate::runtime::client::{ClientError, build};
@@ -81,41 +82,70 @@ impl Connection {
         let signer = context.signers.of(domain);
         let (wish, wished) = watch::channel(None);
         let (told_published, published) = watch::channel(Published::default());
-        let serving = context.clone();
-        let owner = label_value(name);
-        let serve = async move {
-            let discover = certificates_api::keep_discovering(client, discovered);
-            let serve = bundle::serve(serving, owner, signer, wished, told_published);
-            tokio::join!(discover, serve, publish_events);
+        let serving = Serving {
+            owner: label_value(name),
+            discovered,
+            signer,
+            wished,
+            told: told_published,
         };
-        let work = work(context.clone(), serve, told);
+        let work = work(context.clone(), serving, told);
+        let work = Box::pin(work);
+        let work = async { tokio::join!(work, publish_events) };
         Ok(Self {
             context,
             contact,
             published,
             reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
             wish,
-            _work: AbortOnDropHandle::new(tokio::spawn(work)),
+            _work: AbortOnDropHandle::new(tokio::spawn(async move {
+                work.await;
+            })),
         })
     }
 }
 
-/// Keeps contact; watches from when the right cluster has answered.
-async fn work(
-    context: Context,
-    serve: impl Future<Output = ()> + Send + 'static,
-    told: watch::Sender<Contact>,
-) {
+/// What is needed to publish and sign in a nested cluster.
+#[derive(Clone)]
+struct Serving {
+    owner: String,
+    discovered: watch::Sender<Option<CertificatesApi>>,
+    signer: watch::Receiver<Option<Signer>>,
+    wished: watch::Receiver<Wish>,
+    told: watch::Sender<Published>,
+}
+
+impl Serving {
+    async fn run(self, context: Context) {
+        let discover = certificates_api::keep_discovering(context.client.clone(), self.discovered);
+        let serve = bundle::serve(context, self.owner, self.signer, self.wished, self.told);
+        tokio::join!(discover, serve);
+    }
+}
+
+/// Keeps contact; watches and serves for as long as no other cluster answers.
+async fn work(context: Context, serving: Serving, told: watch::Sender<Contact>) {
     let mut tasks = JoinSet::new();
-    let mut serve = Some(serve);
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         period.tick().await;
         let known = told.borrow().clone();
         let contact = known.renewed(&context.client).await;
-        if contact.is_made()
-            && let (Some(uid), Some(serve)) = (&contact.uid, serve.take())
+        if let Some(ended) = tasks.try_join_next() {
+            let error = ended.err().map(|error| error.to_string());
+            tracing::error!(
+                error,
+                "a task of a nested cluster broke off; starting all anew"
+            );
+            tasks.shutdown().await;
+        }
+        if matches!(contact.trouble, Some(Trouble::OtherCluster { .. })) {
+            tasks.shutdown().await;
+        }
+        if tasks.is_empty()
+            && contact.is_made()
+            && let Some(uid) = &contact.uid
         {
             let context = Context {
                 incarnation: Incarnation::Of {
@@ -126,7 +156,7 @@ async fn work(
             };
             // That of the process waits for no nested cluster.
             observe::pods(&context, &Health::default(), &mut tasks);
-            tasks.spawn(serve);
+            tasks.spawn(serving.clone().run(context));
         }
         told.send_if_modified(|old| {
             let changed = *old != contact;

@@ -47,9 +47,11 @@ async fn supervise(context: Context, health: Health) {
         Arc::clone(&context.metrics),
     ));
     let mut changes = objects.changes();
+    let mut trust_domains = context.caches.trust_domains.changes();
     let mut workers: BTreeMap<String, Supervised> = BTreeMap::new();
     loop {
-        if objects.is_complete() {
+        // Which names trust domains give their own clusters counts from the beginning.
+        if objects.is_complete() && context.caches.trust_domains.is_complete() {
             let current: BTreeMap<_, _> = objects
                 .all()
                 .iter()
@@ -69,8 +71,10 @@ async fn supervise(context: Context, health: Health) {
             context.identities.nested_clusters_listed();
             health.done(NESTED_CLUSTERS);
         }
-        if changes.changed().await.is_err() {
-            return;
+        let starting = !context.caches.trust_domains.is_complete();
+        tokio::select! {
+            news = changes.changed() => if news.is_err() { return },
+            news = trust_domains.changed(), if starting => if news.is_err() { return },
         }
     }
 }

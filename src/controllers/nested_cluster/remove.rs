@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::api::{AttestedAgent, NestedCluster, duration};
 use crate::clusters::identities::Identities;
+use crate::clusters::incarnation::cluster_uid;
 use crate::clusters::nested::withdraw;
 use crate::clusters::{CallError, call};
 use crate::controllers::nested_cluster::settings::{ClusterSettings, name_of};
@@ -36,9 +37,10 @@ impl Worker {
     pub(super) async fn remove(&mut self, object: &NestedCluster) -> Result<(), ReconcileError> {
         let domain = &object.spec.trust_domain_ref.name;
         let cluster = name_of(object);
-        let uid = object.uid().unwrap_or_default();
-        self.context.attesting.remove(domain, &cluster, &uid);
-        self.context.identities.unnest(domain, &cluster, &uid);
+        if let Some(connected) = &self.connection {
+            self.leaving = Some(connected.connection.context.client.clone());
+        }
+        self.stand_back(object);
         if !self.leads() || !object.finalizers().iter().any(|it| it == FINALIZER) {
             return Ok(());
         }
@@ -93,25 +95,38 @@ impl Worker {
 
     /// Takes away what was published in the cluster; what keeps it from that, in words.
     async fn withdraw(&mut self, object: &NestedCluster) -> Result<(), String> {
-        if self.connection.is_none() {
-            let settings = ClusterSettings::parse(object).map_err(|error| error.to_string())?;
-            // Nobody asks what is seen from now on.
-            let nobody = Arc::new(Identities::new(Arc::clone(&self.context.metrics)));
-            let connected = self.connect(object, &settings, &nobody).await;
-            let problem = connected.map_err(|error| crate::error_chain(&error))?;
-            if let Some(problem) = problem {
-                return Err(problem.message);
-            }
-        }
-        let Some(connected) = &self.connection else {
+        let known = object.status.as_ref().and_then(|it| it.cluster_uid.clone());
+        let Some(known) = known else {
+            // It was never reached.
             return Ok(());
         };
-        // What is published must not come back.
-        let client = connected.connection.context.client.clone();
-        self.connection = None;
+        let client = match &self.leaving {
+            Some(client) => client.clone(),
+            None => self.client(object).await?,
+        };
+        self.leaving = Some(client.clone());
+        let words = |error: CallError| error.message();
+        // Nothing in another cluster is ours.
+        if cluster_uid(&client).await.map_err(words)? != known {
+            return Ok(());
+        }
         let wish = &object.spec.bundle.config_map;
-        let withdrawn = withdraw(&client, &self.name, wish.as_ref()).await;
-        withdrawn.map_err(|error: CallError| error.message())
+        withdraw(&client, &self.name, wish.as_ref())
+            .await
+            .map_err(words)
+    }
+
+    /// A client of the cluster for an object that was to go before this process.
+    async fn client(&mut self, object: &NestedCluster) -> Result<Client, String> {
+        let settings = ClusterSettings::parse(object).map_err(|error| error.to_string())?;
+        // Nobody asks what is seen from now on.
+        let nobody = Arc::new(Identities::new(Arc::clone(&self.context.metrics)));
+        let connected = self.connect(object, &settings, &nobody).await;
+        let problem = connected.map_err(|error| crate::error_chain(&error))?;
+        match (problem, self.connection.take()) {
+            (None, Some(connected)) => Ok(connected.connection.context.client.clone()),
+            (problem, _) => Err(problem.map_or_else(String::new, |problem| problem.message)),
+        }
     }
 
     async fn replace(&self, object: &NestedCluster) -> Result<(), ReconcileError> {

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::api::{AttestedAgent, KubeConfigSource, NestedCluster, NestedClusterStatus};
 use crate::clusters::cache::Cache;
 use crate::clusters::identities::Identities;
-use crate::clusters::nested::{AttestingCluster, Connection};
+use crate::clusters::nested::{AttestingCluster, Connection, Trouble};
 use crate::clusters::reviews::Reviews;
 use crate::clusters::{CallError, call};
-use crate::controllers::nested_cluster::settings::{ClusterSettings, NameTaken, name_taken};
+use crate::controllers::nested_cluster::settings::{
+    ClusterSettings, NameTaken, name_of, name_taken,
+};
 use crate::controllers::nested_cluster::status::{self, Problem, Seen};
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
 use crate::domains::label_value;
@@ -38,6 +40,8 @@ pub(super) struct Worker {
     /// Version of the Secret, and the kubeconfig in it.
     read: Option<(String, Arc<[u8]>)>,
     pub(super) connection: Option<Connected>,
+    /// The client of the cluster, once the object is to go.
+    pub(super) leaving: Option<Client>,
 }
 
 /// A connection, and what it was made of.
@@ -87,6 +91,7 @@ impl Worker {
             name,
             read: None,
             connection: None,
+            leaving: None,
         }
     }
 
@@ -154,6 +159,9 @@ impl Worker {
         let settings = match self.settings(object) {
             Ok(settings) => settings,
             Err(problem) => {
+                if self.name_taken(object).is_some() {
+                    self.stand_back(object);
+                }
                 return Ok(Seen {
                     spec_problem: Some(problem),
                     ..Seen::default()
@@ -187,6 +195,16 @@ impl Worker {
         }
     }
 
+    /// Serves the cluster no more, since its name is another's.
+    pub(super) fn stand_back(&mut self, object: &NestedCluster) {
+        let domain = &object.spec.trust_domain_ref.name;
+        let cluster = name_of(object);
+        let uid = object.uid().unwrap_or_default();
+        self.connection = None;
+        self.context.attesting.remove(domain, &cluster, &uid);
+        self.context.identities.unnest(domain, &cluster, &uid);
+    }
+
     /// Who has the better claim to the cluster's name.
     pub(super) fn name_taken(&self, object: &NestedCluster) -> Option<NameTaken> {
         let domain = &object.spec.trust_domain_ref.name;
@@ -208,11 +226,10 @@ impl Worker {
             Err(problem) => return Ok(Some(problem)),
         };
         let source = (Arc::clone(&bytes), object.spec.kube_config.clone());
-        if self
-            .connection
-            .as_ref()
-            .is_some_and(|connected| connected.source == source)
-        {
+        if self.connection.as_ref().is_some_and(|connected| {
+            connected.source == source
+                && Arc::ptr_eq(&connected.connection.context.identities, identities)
+        }) {
             return Ok(None);
         }
         let kubeconfig = match settings.kubeconfig(&object.spec, &bytes) {
@@ -287,7 +304,14 @@ impl Worker {
     fn attest(&self, settings: &ClusterSettings, uid: String) {
         let name = settings.bounds.cluster_name();
         let attesting = &self.context.attesting;
-        let (Some(agents), Some(connected)) = (&settings.agents, &self.connection) else {
+        // A cluster that was never reached, or is another one, vouches for nobody.
+        let vouches = |connected: &&Connected| {
+            let contact = connected.connection.contact.borrow();
+            let is_other = matches!(contact.trouble, Some(Trouble::OtherCluster { .. }));
+            contact.uid.is_some() && contact.last.is_some() && !is_other
+        };
+        let connected = self.connection.as_ref().filter(vouches);
+        let (Some(agents), Some(connected)) = (&settings.agents, connected) else {
             attesting.remove(&settings.domain, name, &uid);
             return;
         };

@@ -177,6 +177,21 @@ impl SpireAgent {
             .await
     }
 
+    /// As [`Self::x509_svids`], where it may fail at no time.
+    pub(crate) async fn x509_svids_at_every_time(
+        &self,
+        what: &str,
+        are_wanted: impl Fn(&[X509Svid]) -> bool,
+    ) -> Vec<X509Svid> {
+        self.process
+            .wait_until(what, SOON, || async {
+                let svids = self.fetch_x509().await.unwrap();
+                let is_done = are_wanted(&svids);
+                is_done.then_some(svids).ok_or("not yet".to_owned())
+            })
+            .await
+    }
+
     /// Waits until there is an X.509-SVID with this ID for this process, and gives it.
     pub(crate) async fn x509_svid(&self, id: &str) -> X509Svid {
         let has_id = |svids: &[X509Svid]| svids.iter().any(|svid| svid.id.as_str() == id);
