@@ -250,6 +250,7 @@ async fn an_agent_renews_itself(server: &Served) {
         let serial = |shown: &Value| shown["x509svid_serial_number"].as_str().unwrap().to_owned();
         let shown = server.cli.json(&format!("agent show -spiffeID {id}")).await;
         let first = serial(&shown);
+        agent.x509_svid(&web).await;
         agent
             .process()
             .wait_until("another SVID of the agent", SOON, || async {
