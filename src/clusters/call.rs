@@ -17,6 +17,9 @@ pub enum CallError {
         #[from]
         source: kube::Error,
     },
+    /// An object came without the UID that every object has.
+    #[error("the answer of the Kubernetes API has no UID")]
+    NoUid,
     /// No answer in time.
     #[error("no answer from the Kubernetes API within {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,

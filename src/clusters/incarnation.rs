@@ -45,9 +45,9 @@ impl Incarnation {
 /// The UID of the cluster that `client` reaches.
 ///
 /// # Errors
-/// When it does not answer, or refuses.
+/// When it does not answer, or refuses, or its answer has no UID.
 pub async fn cluster_uid(client: &Client) -> Result<String, CallError> {
     let namespaces = Api::<Namespace>::all(client.clone());
     let namespace = call(namespaces.get(KUBE_SYSTEM)).await?;
-    Ok(namespace.metadata.uid.unwrap_or_default())
+    namespace.metadata.uid.ok_or(CallError::NoUid)
 }
