@@ -1,4 +1,4 @@
-//! Where calls and connections come from, as far as they are counted. Pure.
+//! Where calls and connections come from, as far as they are counted.
 
 use std::net::{IpAddr, Ipv6Addr};
 
