@@ -1,5 +1,6 @@
 //! What readers of DER from the network make of damaged and forged certificates and keys.
 
+use std::slice::from_ref;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
@@ -145,6 +146,13 @@ static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
     }
 });
 
+/// That of another root of the same name.
+static OTHER_BUNDLE: LazyLock<Bundle> = LazyLock::new(|| {
+    let root = CertifiedIssuer::self_signed(ca("root"), KeyPair::generate().unwrap());
+    let roots = [root.unwrap().der().clone()];
+    Bundle::new("example.org".parse().unwrap(), roots, 1).unwrap()
+});
+
 fn sign(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
     let certificate = params.signed_by(&CHAIN.leaf_key, issuer).unwrap();
     certificate.der().clone()
@@ -278,12 +286,14 @@ fn leaves() -> impl Strategy<Value = (CertificateParams, bool)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
     #[test]
     fn no_bytes_make_a_reader_of_certificates_panic(bytes in vec(any::<u8>(), 0..400)) {
         let der = CertificateDer::from(bytes.clone());
         let _ = check_x509_svid(&der);
         let _ = is_trust_anchor(&der);
-        let _ = verify_x509_svid(&[der.clone()], &CHAIN.bundle, now());
+        let _ = verify_x509_svid(from_ref(&der), &CHAIN.bundle, now());
         let _ = verify_x509_svid(&[LEAF.clone(), der.clone()], &CHAIN.bundle, now());
         let _ = CaCertificate::parse(der);
         let _ = PublicKey::from_spki(&bytes);
@@ -305,12 +315,7 @@ proptest! {
         if let Ok(id) = verified {
             is_svid_of(&chain[0], &id)?;
         }
-        static OTHER: LazyLock<Bundle> = LazyLock::new(|| {
-            let root = CertifiedIssuer::self_signed(ca("root"), KeyPair::generate().unwrap());
-            let roots = [root.unwrap().der().clone()];
-            Bundle::new("example.org".parse().unwrap(), roots, 1).unwrap()
-        });
-        prop_assert!(verify_x509_svid(&chain, &OTHER, now()).is_err());
+        prop_assert!(verify_x509_svid(&chain, &OTHER_BUNDLE, now()).is_err());
     }
 
     /// No damage to what is signed is let pass, nor does a damaged intermediate lead to a root.
@@ -320,7 +325,7 @@ proptest! {
         if let Ok(id) = check_x509_svid(&leaf) {
             is_svid_of(&leaf, &id)?;
         }
-        if let Ok(id) = verify_x509_svid(&[leaf.clone()], &CHAIN.bundle, now()) {
+        if let Ok(id) = verify_x509_svid(from_ref(&leaf), &CHAIN.bundle, now()) {
             prop_assert_eq!(id.as_str(), ID);
             prop_assert_eq!(to_be_signed(&leaf), to_be_signed(&LEAF));
         }
@@ -337,7 +342,7 @@ proptest! {
     fn a_forged_certificate_that_a_root_signed_must_still_be_an_svid(damage in damage()) {
         let tbs = damaged(&to_be_signed(&LEAF), &damage);
         let leaf = CertificateDer::from(signed_by_root(&tbs));
-        if let Ok(id) = verify_x509_svid(&[leaf.clone()], &CHAIN.bundle, now()) {
+        if let Ok(id) = verify_x509_svid(from_ref(&leaf), &CHAIN.bundle, now()) {
             is_svid_of(&leaf, &id)?;
             prop_assert!(id.is_member_of(CHAIN.bundle.trust_domain()));
             let validity = parsed(&leaf).validity().clone();
@@ -393,7 +398,7 @@ proptest! {
 /// Undamaged, all that the tests above damage is accepted.
 #[test]
 fn what_is_intact_is_accepted() {
-    let id = verify_x509_svid(&[LEAF.clone()], &CHAIN.bundle, now()).unwrap();
+    let id = verify_x509_svid(from_ref(&LEAF), &CHAIN.bundle, now()).unwrap();
     assert_eq!(id.as_str(), ID);
     let chain = [LEAF_BELOW.clone(), CHAIN.between.der().clone()];
     assert_eq!(verify_x509_svid(&chain, &CHAIN.bundle, now()).unwrap(), id);
