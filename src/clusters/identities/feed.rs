@@ -175,7 +175,7 @@ impl Identities {
         }
         drop(state);
         self.hand_registration_on(move |member| {
-            member.restore_cluster_spiffe_id(name, uid, copy.clone())
+            member.restore_cluster_spiffe_id(name, uid, copy.clone());
         });
     }
 
