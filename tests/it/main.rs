@@ -50,6 +50,7 @@ mod spire_entries;
 mod spire_failover;
 mod spire_federation;
 mod spire_hostile;
+mod spire_published_keys;
 mod spire_retention;
 mod spire_strangers;
 mod spire_svids;
