@@ -227,28 +227,29 @@ async fn without_a_prefix_all_entries_are_the_managers(server: &Served) {
     let token = said.lines().next().unwrap().trim().strip_prefix("Token: ");
     let token = Attestor::JoinToken(token.unwrap().to_owned());
     let _agent = SpireAgent::start(&server.endpoint, &token).await;
-    let (parent, taken) = (server.id("parent"), server.id("taken"));
+    let (parent, occupied) = (server.id("parent"), server.id("occupied"));
     cli.entry(&parent, &server.id("others"), "").await;
-    let create = format!("entry create -parentID {parent} -spiffeID {taken} -selector unix:uid:7");
+    let create =
+        format!("entry create -parentID {parent} -spiffeID {occupied} -selector unix:uid:7");
     cli.run(&create).await.unwrap();
-    let by_hand = server.entry_ids(&format!("-spiffeID {taken}")).await;
-    declare(server, &class, "taken").await;
+    let by_hand = server.entry_ids(&format!("-spiffeID {occupied}")).await;
+    declare(server, &class, "occupied").await;
     declare(server, &class, "new").await;
 
     let manager = manager_with(server, &class, json!({})).await;
     // What a join token made is no manager's.
-    all_entries_are(server, &manager, &["host", "taken", "new"]).await;
+    all_entries_are(server, &manager, &["host", "occupied", "new"]).await;
     manager
         .process()
         .wait_until("the entry by hand to be taken over", SOON, || async {
-            let shown = cli.json(&format!("entry show -spiffeID {taken}")).await;
+            let shown = cli.json(&format!("entry show -spiffeID {occupied}")).await;
             let entry = &shown["entries"][0];
             let is_taken = entry["id"] == json!(by_hand[0]) && entry["x509_svid_ttl"] == json!(600);
             is_taken.then_some(()).ok_or(shown.to_string())
         })
         .await;
     cli.entry(&parent, &server.id("later"), "").await;
-    all_entries_are(server, &manager, &["host", "taken", "new"]).await;
+    all_entries_are(server, &manager, &["host", "occupied", "new"]).await;
     let log = manager.process().log();
     assert!(log.contains("Deleted entry"), "{log}");
     assert!(!log.contains("\tERROR\t"), "{log}");
