@@ -51,6 +51,7 @@ mod spire_controller_manager;
 mod spire_entries;
 mod spire_federation;
 mod spire_hostile;
+mod spire_published_keys;
 mod spire_retention;
 mod spire_strangers;
 mod spire_svids;

@@ -1,5 +1,6 @@
 //! Calls of a gRPC server byte by byte, so that a test can send what no client would.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -13,6 +14,7 @@ use rcgen::{
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use time::{Duration, OffsetDateTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -75,6 +77,21 @@ pub(crate) fn svid(ca: &Ca, id: &str, lifetime: Duration) -> Svid {
         certificate,
         key,
         serial,
+    }
+}
+
+impl Svid {
+    /// The one that `spire-server x509 mint -write` has left in `folder`.
+    pub(crate) fn read(folder: &Path) -> Self {
+        let certificate = CertificateDer::from_pem_file(folder.join("svid.pem")).unwrap();
+        let key = PrivatePkcs8KeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+        let serial = parsed.serial.to_string();
+        Self {
+            certificate,
+            key: KeyPair::try_from(&key).unwrap(),
+            serial,
+        }
     }
 }
 
