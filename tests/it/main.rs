@@ -25,6 +25,8 @@ mod end_to_end_spire_agent;
 mod endpoints;
 mod examples;
 mod foreign_verifiers;
+mod helm_releases;
+mod helm_values;
 mod imported_authorities;
 mod installing;
 mod issuing;

@@ -44,6 +44,7 @@ impl Worker {
         if !self.leads() || !object.finalizers().iter().any(|it| it == FINALIZER) {
             return Ok(());
         }
+        self.own_secret(object).await?;
         // What has the name of another's cluster is the other's.
         let is_served = self.name_taken(object).is_none();
         if is_served {

@@ -63,6 +63,12 @@ pub(super) enum ReconcileError {
         /// Why.
         source: CallError,
     },
+    /// The Secret cannot be made to go with the object.
+    #[error("cannot become the owner of the Secret with the kubeconfig")]
+    Own {
+        /// Why.
+        source: CallError,
+    },
     /// The Secret cannot be read.
     #[error("cannot read the Secret with the kubeconfig")]
     Secret {
@@ -151,7 +157,8 @@ impl Worker {
         }
         let seen = self.serve(&object).await?;
         let status = status::of(&object, &seen, clock::now());
-        self.write_status(&object, status).await
+        self.write_status(&object, status).await?;
+        self.own_secret(&object).await
     }
 
     /// Serves the cluster as far as it can be; what was seen of it.
