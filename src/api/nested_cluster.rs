@@ -40,6 +40,7 @@ use super::{BundleFormat, K8sPsatAttestor, nested_cluster_schema, schema};
     nested_cluster_schema::trust_domain_stays(),
     nested_cluster_schema::mode_stays(),
     nested_cluster_schema::servers_only_downstream(),
+    nested_cluster_schema::managed_only_if_managed(),
     nested_cluster_schema::servers_are_not_bound(),
 ]))]
 #[serde(rename_all = "camelCase")]
@@ -64,6 +65,9 @@ pub struct NestedClusterSpec {
     /// Where the credential comes from that the operator uses.
     #[serde(default)]
     pub credentials: CredentialSource,
+    /// With `credentials: Managed`: how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedCredentials>,
     /// Whose ClusterSPIFFEIDs apply to the cluster's pods.
     #[serde(default)]
     pub registration: NestedRegistration,
@@ -210,9 +214,26 @@ pub enum CredentialSource {
     /// The kubeconfig has it.
     #[default]
     Provided,
-    /// The operator makes a service account in the cluster with the kubeconfig, and then uses
-    /// short-lived tokens of it.
+    /// The kubeconfig is a bootstrap: with it the operator makes a service account in the cluster,
+    /// with the rights that it needs and no others. Then it uses short-lived tokens of that, which it
+    /// renews by themselves. The bootstrap is used again when a token is revoked, when other rights
+    /// are needed, and when it changes.
     Managed,
+}
+
+/// Credentials that the operator makes for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedCredentials {
+    /// How long a token lives, a Go duration of at least ten minutes. The API server may grant less. It
+    /// is renewed at half of its life.
+    #[serde(default = "default_token_ttl", rename = "tokenTTL")]
+    #[schemars(schema_with = "schema::lifetime")]
+    pub token_ttl: String,
+    /// Deletes the Secret with the kubeconfig once a token is there. When that is revoked there is no
+    /// way back but to put a kubeconfig into the Secret again. Default: false.
+    #[serde(default)]
+    pub delete_bootstrap: bool,
 }
 
 /// Whose declarations count in a nested cluster.
@@ -275,6 +296,15 @@ pub struct NestedBundleConfigMap {
     /// Form of the bundle.
     #[serde(default = "default_bundle_format")]
     pub format: BundleFormat,
+}
+
+impl Default for ManagedCredentials {
+    fn default() -> Self {
+        Self {
+            token_ttl: default_token_ttl(),
+            delete_bootstrap: false,
+        }
+    }
 }
 
 impl Default for DownstreamServer {
@@ -346,6 +376,10 @@ pub struct NestedClusterStatus {
 
 fn default_kube_config_key() -> String {
     "kubeconfig".into()
+}
+
+fn default_token_ttl() -> String {
+    "24h".into()
 }
 
 fn default_servers() -> Vec<String> {

@@ -57,6 +57,15 @@ pub(super) fn servers_only_downstream() -> Value {
     })
 }
 
+/// On a NestedCluster: how credentials are managed is said where they are.
+pub(super) fn managed_only_if_managed() -> Value {
+    json!({
+        "rule": "!has(self.managed) || self.credentials == 'Managed'",
+        "fieldPath": ".managed",
+        "message": "is for credentials Managed",
+    })
+}
+
 /// On a NestedCluster: a CA cannot be bound.
 pub(super) fn servers_are_not_bound() -> Value {
     json!({

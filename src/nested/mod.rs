@@ -10,6 +10,7 @@
 mod allowed_names;
 mod eks_token;
 pub mod kubeconfig;
+pub mod managed;
 mod ttl_budget;
 
 pub use allowed_names::{AllowedNames, PatternError};

@@ -1,5 +1,6 @@
 //! Nested clusters: a client and tasks for each, so that none waits for another.
 
+pub mod access;
 mod agents;
 mod bundle;
 mod contact;
@@ -7,7 +8,7 @@ mod contact;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Config;
+use kube::{Client, Config};
 use kube::config::KubeConfigOptions;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -50,6 +51,16 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A client of the cluster that `kubeconfig` leads to.
+    ///
+    /// # Errors
+    /// When none can be made. The cluster is not asked.
+    pub async fn client(kubeconfig: &ChildKubeconfig) -> Result<Client, ClientError> {
+        let options = KubeConfigOptions::default();
+        let document = kubeconfig.to_client_kubeconfig();
+        build(Config::from_custom_kubeconfig(document, &options).await?)
+    }
+
     /// Begins to watch the cluster that `kubeconfig` leads to, into `identities`, and to serve the
     /// TrustDomain object `domain` there, for the NestedCluster `name`. A cluster that is
     /// not the one with `uid`, where that is given, is not listened to. Where `has_servers`, its pods'
@@ -65,9 +76,7 @@ impl Connection {
         uid: Option<String>,
         has_servers: bool,
     ) -> Result<Self, ClientError> {
-        let options = KubeConfigOptions::default();
-        let document = kubeconfig.to_client_kubeconfig();
-        let client = build(Config::from_custom_kubeconfig(document, &options).await?)?;
+        let client = Self::client(kubeconfig).await?;
         let (discovered, certificates_api) = watch::channel(None);
         let (recorder, publish_events) = context.recorder.of_cluster(client.clone());
         let context = Context {

@@ -4,6 +4,7 @@
 //! ([`status`]), and takes away what is left when the object goes ([`remove`]). What the object asks
 //! for is parsed by [`settings`].
 
+mod credentials;
 mod own_secret;
 mod remove;
 mod settings;

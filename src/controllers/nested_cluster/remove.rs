@@ -7,12 +7,12 @@ use jiff::SignedDuration;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use crate::api::{AttestedAgent, NestedCluster, NestedClusterMode, duration};
+use crate::api::{AttestedAgent, CredentialSource, NestedCluster, NestedClusterMode, duration};
 use crate::clusters::identities::Identities;
 use crate::clusters::incarnation::cluster_uid;
 use crate::clusters::nested::withdraw;
 use crate::clusters::{CallError, call};
-use crate::controllers::nested_cluster::settings::{ClusterSettings, name_of, wish_of};
+use crate::controllers::nested_cluster::settings::{name_of, wish_of};
 use crate::controllers::nested_cluster::worker::{ReconcileError, Worker};
 use crate::runtime::clock;
 use crate::runtime::events::Severity;
@@ -115,15 +115,17 @@ impl Worker {
         let has_servers = object.spec.mode == NestedClusterMode::Downstream;
         withdraw(&client, &self.name, wish.as_ref(), has_servers)
             .await
-            .map_err(words)
+            .map_err(words)?;
+        if object.spec.credentials == CredentialSource::Provided {
+            return Ok(());
+        }
+        let settings = self.parsed(object).map_err(|error| error.to_string())?;
+        self.revoke(object, &settings, &client).await
     }
 
     /// A client of the cluster for an object that was to go before this process.
     async fn client(&mut self, object: &NestedCluster) -> Result<Client, String> {
-        let domain = &object.spec.trust_domain_ref.name;
-        let domain = self.context.caches.trust_domains.get("", domain);
-        let settings =
-            ClusterSettings::parse(object, domain.as_deref()).map_err(|error| error.to_string())?;
+        let settings = self.parsed(object).map_err(|error| error.to_string())?;
         // Nobody asks what is seen from now on.
         let nobody = Arc::new(Identities::new(Arc::clone(&self.context.metrics)));
         let connected = self.connect(object, &settings, &nobody).await;

@@ -1,19 +1,24 @@
 //! What a NestedCluster asks for, parsed, and which of two that clash must wait. Pure.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use kube::ResourceExt;
 
 use crate::api::{
     CredentialSource, DownstreamAttestation, K8sPsatAttestor, NestedBundleConfigMap, NestedCluster,
-    NestedClusterMode, NestedClusterSpec, RegistrationSource, TrustDomain, UniqueIds,
+    NestedClusterMode, NestedClusterSpec, RegistrationSource, TrustDomain, UniqueIds, duration,
 };
 use crate::clusters::nested::Wish;
 use crate::domains::{K8sPsatSettings, NoServiceAccount};
 use crate::nested::kubeconfig::{ChildKubeconfig, Impersonation, KubeconfigError, ReadOptions};
+use crate::nested::rights::{ConfigMapName, Needs};
 use crate::nested::{AllowedNames, PatternError};
 use crate::registration::bounds::{ClusterBounds, DeclaredBy, NestedScope};
 use crate::registration::{DownstreamServers, ServerPods, SpecError, SvidFetcher};
+
+/// The shortest lifetime of a token that an API server grants.
+const MIN_TOKEN_TTL: Duration = Duration::from_mins(10);
 
 /// A NestedCluster's wishes.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +31,12 @@ pub(super) struct ClusterSettings {
     pub(super) agents: Option<K8sPsatSettings>,
     /// What is published besides the ClusterTrustBundle.
     pub(super) wish: Wish,
+    /// Whether the operator makes its credential itself.
+    pub(super) is_managed: bool,
+    /// Lifetime in seconds of the tokens that the operator makes for itself, if it makes any.
+    pub(super) token_ttl: i64,
     /// Whom to act as.
-    impersonation: Option<Impersonation>,
+    pub(super) impersonation: Option<Impersonation>,
 }
 
 /// Why a NestedCluster cannot be served.
@@ -58,6 +67,12 @@ pub(super) enum SettingsError {
     NoTrustDomain {
         /// What it is called.
         name: String,
+    },
+    /// Tokens cannot live so long, or so shortly.
+    #[error("spec.managed.tokenTTL: {problem}")]
+    TokenTtl {
+        /// Why.
+        problem: String,
     },
     /// Its limits are none.
     #[error("spec.allowedIDs, spec.allowedDNSNames: {source}")]
@@ -126,6 +141,8 @@ impl ClusterSettings {
             },
             agents,
             wish: wish_of(spec),
+            is_managed: spec.credentials == CredentialSource::Managed,
+            token_ttl: token_ttl(spec)?,
             impersonation: impersonation.transpose()?,
         })
     }
@@ -135,7 +152,31 @@ impl ClusterSettings {
         matches!(self.scope.declared_by, DeclaredBy::Servers(_))
     }
 
-    /// Reads the kubeconfig of the object with these wishes and this `spec`.
+    /// Reads the kubeconfig that the user gave for `spec`, acting as nobody else than it says.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn bootstrap(
+        spec: &NestedClusterSpec,
+        bytes: &[u8],
+    ) -> Result<ChildKubeconfig, KubeconfigError> {
+        ChildKubeconfig::read(bytes, &options(spec, spec.kube_config.context.as_deref()))
+    }
+
+    /// What the operator does in the cluster.
+    pub(super) fn needs(&self) -> Needs {
+        Needs {
+            agents: self.agents.is_some(),
+            pod_certificates: !self.has_servers(),
+            trust_bundles: !self.has_servers(),
+            bundle: self.wish.as_ref().map(|wish| ConfigMapName {
+                namespace: wish.namespace.clone(),
+                name: wish.name.clone(),
+            }),
+        }
+    }
+
+    /// Reads the kubeconfig in use of the object with these wishes and this `spec`.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -144,14 +185,10 @@ impl ClusterSettings {
         spec: &NestedClusterSpec,
         bytes: &[u8],
     ) -> Result<ChildKubeconfig, KubeconfigError> {
-        let source = &spec.kube_config;
-        let options = ReadOptions {
-            context: source.context.as_deref(),
-            allow_insecure_tls: source.insecure_skip_tls_verify,
-            allow_token_file: false,
-            allowed_commands: &[],
+        let read = match spec.credentials {
+            CredentialSource::Provided => Self::bootstrap(spec, bytes)?,
+            CredentialSource::Managed => ChildKubeconfig::read(bytes, &options(spec, None))?,
         };
-        let read = ChildKubeconfig::read(bytes, &options)?;
         Ok(match &self.impersonation {
             Some(impersonation) => read.impersonating(impersonation.clone()),
             None => read,
@@ -159,13 +196,31 @@ impl ClusterSettings {
     }
 }
 
+fn options<'a>(spec: &NestedClusterSpec, context: Option<&'a str>) -> ReadOptions<'a> {
+    ReadOptions {
+        context,
+        allow_insecure_tls: spec.kube_config.insecure_skip_tls_verify,
+        allow_token_file: false,
+        allowed_commands: &[],
+    }
+}
+
+/// Lifetime in seconds of the tokens of `spec`.
+fn token_ttl(spec: &NestedClusterSpec) -> Result<i64, SettingsError> {
+    let wrong = |problem: &str| SettingsError::TokenTtl {
+        problem: problem.to_owned(),
+    };
+    let managed = spec.managed.clone().unwrap_or_default();
+    let ttl = duration::parse(&managed.token_ttl).map_err(|error| wrong(&error.to_string()))?;
+    if ttl < MIN_TOKEN_TTL {
+        return Err(wrong("must be at least 10m, which API servers grant"));
+    }
+    i64::try_from(ttl.as_secs()).map_err(|_| wrong("is too long"))
+}
+
 fn check_supported(spec: &NestedClusterSpec) -> Result<(), SettingsError> {
     let unsupported = |field, value| Err(SettingsError::Unsupported { field, value });
     match spec {
-        NestedClusterSpec {
-            credentials: CredentialSource::Managed,
-            ..
-        } => unsupported("spec.credentials", "Managed"),
         NestedClusterSpec {
             unique_ids: UniqueIds::Deny,
             ..
@@ -282,10 +337,6 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (spec, expected) in [
-            (
-                json!({"credentials": "Managed"}),
-                "spec.credentials Managed is not",
-            ),
             (json!({"uniqueIDs": "Deny"}), "spec.uniqueIDs Deny is not"),
             (
                 json!({"registration": {"source": "Both"}}),

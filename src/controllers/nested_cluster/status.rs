@@ -31,6 +31,8 @@ pub(super) struct Seen {
     pub(super) is_connected: bool,
     /// URL of the API server.
     pub(super) server: Option<String>,
+    /// Whether the operator makes and renews the credential.
+    pub(super) is_managed: bool,
     /// End of the credential.
     pub(super) expires_at: Option<Timestamp>,
     /// What is known of the API server.
@@ -231,7 +233,7 @@ fn credentials_valid(seen: &Seen, now: Timestamp) -> Report {
                 let message = format!("the credential ended at {end}");
                 Report::new(CREDENTIALS_VALID, false, "Expired", message)
             }
-            Some(end) if end.duration_since(now) < EXPIRY_WARNING => {
+            Some(end) if !seen.is_managed && end.duration_since(now) < EXPIRY_WARNING => {
                 let message =
                     format!("the credential ends at {end}; put a new one into the Secret");
                 Report::new(CREDENTIALS_VALID, true, "ExpiresSoon", message)

@@ -8,14 +8,17 @@ use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::api::{AttestedAgent, KubeConfigSource, NestedCluster, NestedClusterStatus};
+use crate::api::{
+    AttestedAgent, CredentialSource, KubeConfigSource, NestedCluster, NestedClusterStatus,
+};
 use crate::clusters::cache::Cache;
 use crate::clusters::identities::Identities;
 use crate::clusters::nested::{AttestingCluster, Connection, Trouble, Wish};
 use crate::clusters::reviews::Reviews;
 use crate::clusters::{CallError, call};
+use crate::controllers::nested_cluster::credentials::Managed;
 use crate::controllers::nested_cluster::settings::{
-    ClusterSettings, NameTaken, name_of, name_taken,
+    ClusterSettings, NameTaken, SettingsError, name_of, name_taken,
 };
 use crate::controllers::nested_cluster::status::{self, Problem, Seen};
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
@@ -42,12 +45,14 @@ pub(super) struct Worker {
     pub(super) connection: Option<Connected>,
     /// The client of the cluster, once the object is to go.
     pub(super) leaving: Option<Client>,
+    /// The credential that the operator makes for itself.
+    pub(super) managed: Managed,
 }
 
 /// A connection, and what it was made of.
 pub(super) struct Connected {
     source: Source,
-    kubeconfig: ChildKubeconfig,
+    pub(super) kubeconfig: ChildKubeconfig,
     pub(super) connection: Connection,
 }
 
@@ -98,6 +103,7 @@ impl Worker {
             read: None,
             connection: None,
             leaving: None,
+            managed: Managed::default(),
         }
     }
 
@@ -194,14 +200,20 @@ impl Worker {
     }
 
     fn settings(&self, object: &NestedCluster) -> Result<ClusterSettings, Problem> {
-        let domain = &object.spec.trust_domain_ref.name;
-        let domain = self.context.caches.trust_domains.get("", domain);
-        let settings = ClusterSettings::parse(object, domain.as_deref())
+        let settings = self
+            .parsed(object)
             .map_err(|error| Problem::new("InvalidSpec", error.to_string()))?;
         match self.name_taken(object) {
             Some(taken) => Err(taken.into()),
             None => Ok(settings),
         }
+    }
+
+    /// What `object` asks for.
+    pub(super) fn parsed(&self, object: &NestedCluster) -> Result<ClusterSettings, SettingsError> {
+        let domain = &object.spec.trust_domain_ref.name;
+        let domain = self.context.caches.trust_domains.get("", domain);
+        ClusterSettings::parse(object, domain.as_deref())
     }
 
     /// Serves the cluster no more, since its name is another's.
@@ -230,16 +242,22 @@ impl Worker {
         settings: &ClusterSettings,
         identities: &Arc<Identities>,
     ) -> Result<Option<Problem>, ReconcileError> {
-        let bytes = match self.secret(object).await? {
-            Ok(bytes) => bytes,
-            Err(problem) => return Ok(Some(problem)),
+        let (bytes, problem) = match object.spec.credentials {
+            CredentialSource::Provided => match self.secret(object).await? {
+                Ok(bytes) => (Some(bytes), None),
+                Err(problem) => (None, Some(problem)),
+            },
+            CredentialSource::Managed => self.managed(object, settings).await?,
+        };
+        let Some(bytes) = bytes else {
+            return Ok(problem);
         };
         let source = (Arc::clone(&bytes), object.spec.kube_config.clone());
         if self.connection.as_ref().is_some_and(|connected| {
             connected.source == source
                 && Arc::ptr_eq(&connected.connection.context.identities, identities)
         }) {
-            return Ok(None);
+            return Ok(problem);
         }
         let kubeconfig = match settings.kubeconfig(&object.spec, &bytes) {
             Ok(kubeconfig) => kubeconfig,
@@ -271,7 +289,7 @@ impl Worker {
                     kubeconfig,
                     connection,
                 });
-                Ok(None)
+                Ok(problem)
             }
             Err(error) => {
                 let message = crate::error_chain(&error);
@@ -280,8 +298,8 @@ impl Worker {
         }
     }
 
-    /// What the Secret has under the key of `object`.
-    async fn secret(
+    /// What the Secret that the user names has under the key of `object`.
+    pub(super) async fn secret(
         &mut self,
         object: &NestedCluster,
     ) -> Result<Result<Arc<[u8]>, Problem>, ReconcileError> {
@@ -370,6 +388,7 @@ impl Worker {
             twin: twin.map(|twin| twin.name_any()),
             kubeconfig_problem,
             is_connected: connected.is_some(),
+            is_managed: settings.is_managed,
             server: kubeconfig.map(|it| it.server.url.as_str().to_owned()),
             expires_at: kubeconfig.and_then(ChildKubeconfig::credential_expires_at),
             contact: contact.unwrap_or_default(),
