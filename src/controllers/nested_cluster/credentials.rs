@@ -86,9 +86,14 @@ impl Worker {
             access: &access,
         };
         let held = stored.as_ref().map(|it| &it.held);
-        let step = next_step(held, offered, self.is_refused(), clock::now());
+        let (now, is_refused) = (clock::now(), self.is_refused());
+        let step = next_step(held, offered, is_refused, now);
         if let Step::Keep(_) = step {
             self.managed.failed = None;
+            let delete = object.spec.managed.as_ref().map(|it| it.delete_bootstrap);
+            if delete == Some(true) && bytes.is_some() {
+                self.delete_bootstrap(object).await?;
+            }
             return Ok((kept(stored), None));
         }
         if let Some((since, problem)) = &self.managed.failed
@@ -96,40 +101,39 @@ impl Worker {
         {
             return Ok((kept(stored), Some(problem.clone())));
         }
-        let made = match (step, &bootstrap) {
-            (Step::Renew, _) => {
-                let renewed = self.renew(object, settings).await;
-                let (bootstrap, access) = held.map_or_else(Default::default, |held| {
-                    (held.bootstrap.clone(), held.access.clone())
-                });
-                renewed.map(|made| made.stored(bootstrap, access))
+        let mut problem = None;
+        let mut made = None;
+        if let (Step::Bootstrap, Some(bytes), Some(digest)) = (step, bytes, &digest) {
+            match self.bootstrap(object, settings, bytes, &manifests).await {
+                Ok(new) => made = Some((new, digest.clone(), access.clone())),
+                Err(error) => problem = Some(error),
             }
-            (_, Ok(bytes)) => {
-                let made = self.bootstrap(object, settings, bytes, &manifests).await;
-                made.map(|made| made.stored(digest.unwrap_or_default(), access))
+        }
+        if made.is_none() {
+            // What the bootstrap cannot do, the credential may.
+            let alone = Offered {
+                bootstrap: None,
+                ..offered
+            };
+            match (next_step(held, alone, is_refused, now), held) {
+                (Step::Renew, Some(held)) => match self.renew(object, settings).await {
+                    Ok(new) => made = Some((new, held.bootstrap.clone(), held.access.clone())),
+                    Err(error) => problem = problem.or(Some(error)),
+                },
+                (Step::Stuck, _) => problem = problem.or_else(|| bootstrap.err().map(stuck)),
+                _ => {}
             }
-            (_, Err(missing)) => Err(Problem::new(
-                "NoBootstrap",
-                format!(
-                    "the cluster takes no credential, and there is no kubeconfig to make one with: {}",
-                    missing.message
-                ),
-            )),
+        }
+        self.managed.failed = problem.clone().map(|problem| (Instant::now(), problem));
+        let Some((made, bootstrap, access)) = made else {
+            return Ok((kept(stored), problem));
         };
-        match made.and_then(|made| made.map_err(|error| Problem::new("BootstrapFailed", error))) {
+        match made.stored(bootstrap, access) {
             Ok(made) => {
                 self.store(object, &made).await?;
-                self.managed.failed = None;
-                let delete = object.spec.managed.as_ref().map(|it| it.delete_bootstrap);
-                if delete == Some(true) {
-                    self.delete_bootstrap(object).await?;
-                }
-                Ok((Some(made.kubeconfig), None))
+                Ok((Some(made.kubeconfig), problem))
             }
-            Err(problem) => {
-                self.managed.failed = Some((Instant::now(), problem.clone()));
-                Ok((kept(stored), Some(problem)))
-            }
+            Err(error) => Ok((kept(stored), Some(Problem::new("BootstrapFailed", error)))),
         }
     }
 
@@ -295,6 +299,15 @@ impl Worker {
             _ => Ok(()),
         }
     }
+}
+
+/// There is no way to a credential.
+fn stuck(missing: Problem) -> Problem {
+    let message = format!(
+        "the cluster takes no credential that is there, and none can be made: {}",
+        missing.message
+    );
+    Problem::new("NoBootstrap", message)
 }
 
 /// A token, and the kubeconfig that it takes its place in.
