@@ -1,5 +1,5 @@
 //! What is generated from code, and the check that it is up to date: `crds/`, `config/crd`,
-//! `config/rbac`, `docs/crds.md` and `src/server/proto/generated`. With `UPDATE=1` (`make codegen`) it is written, otherwise any
+//! `config/rbac`, `docs/crds.md`, the rights for nested clusters in `examples/` and `src/server/proto/generated`. With `UPDATE=1` (`make codegen`) it is written, otherwise any
 //! difference fails, also a file that is left over from a kind that is gone.
 
 #![allow(

@@ -21,6 +21,7 @@ use crate::controllers::nested_cluster::status::{self, Problem, Seen};
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
 use crate::domains::label_value;
 use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
+use crate::nested::rights::{ConfigMapName, Needs};
 use crate::registration::bounds::agents_cluster;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock;
@@ -183,6 +184,7 @@ impl Worker {
         let kubeconfig_problem = self.connect(object, &settings, &identities).await?;
         self.attest(&settings, uid);
         self.wish(object);
+        self.need(&settings, object);
         Ok(self.look(&settings, &identities, kubeconfig_problem))
     }
 
@@ -337,6 +339,35 @@ impl Worker {
         });
     }
 
+    /// Says what must be allowed in the cluster.
+    fn need(&self, settings: &ClusterSettings, object: &NestedCluster) {
+        let Some(Connected { connection, .. }) = &self.connection else {
+            return;
+        };
+        let served = connection.context.certificates_api.borrow().clone();
+        let needs = served.map(|served| Needs {
+            agents: settings.agents.is_some(),
+            pod_certificates: served.pod_certificate_requests.is_some(),
+            trust_bundles: served.cluster_trust_bundles.is_some(),
+            bundle: object
+                .spec
+                .bundle
+                .config_map
+                .as_ref()
+                .map(|wish| ConfigMapName {
+                    namespace: wish.namespace.clone(),
+                    name: wish.name.clone(),
+                }),
+        });
+        // Before that is known, what is needed in any case.
+        let needs = Some(needs.unwrap_or_default());
+        connection.needs.send_if_modified(|old| {
+            let changed = *old != needs;
+            *old = needs;
+            changed
+        });
+    }
+
     fn look(
         &self,
         settings: &ClusterSettings,
@@ -364,6 +395,7 @@ impl Worker {
             expires_at: kubeconfig.and_then(ChildKubeconfig::credential_expires_at),
             contact: contact.unwrap_or_default(),
             published: connected.map(|it| it.connection.published.borrow().clone()),
+            missing_rights: connected.and_then(|it| it.connection.missing.borrow().clone()),
             unseen: identities.missing(&settings.domain),
             is_open: settings.bounds.is_open(),
             pods: identities.pod_count(&settings.domain),
@@ -412,12 +444,16 @@ impl Worker {
 async fn next_contact(connected: Option<&mut Connected>) {
     if let Some(connected) = connected {
         let Connection {
-            contact, published, ..
+            contact,
+            published,
+            missing,
+            ..
         } = &mut connected.connection;
-        // Either fails only once the connection has ended, and never comes back then.
+        // Each fails only once the connection has ended, and never comes back then.
         tokio::select! {
             Ok(()) = contact.changed() => return,
             Ok(()) = published.changed() => return,
+            Ok(()) = missing.changed() => return,
             else => {}
         }
     }
