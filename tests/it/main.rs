@@ -49,6 +49,7 @@ mod spire_chained;
 mod spire_command_line;
 mod spire_controller_manager;
 mod spire_entries;
+mod spire_failover;
 mod spire_federation;
 mod spire_hostile;
 mod spire_published_keys;

@@ -46,7 +46,7 @@ pub(crate) use gate::Passage;
 pub(crate) use helm::{CHART, Release, helm};
 pub(crate) use node::{NodeCluster, SOON_ON_A_NODE};
 pub(crate) use objects::{
-    apply, apply_dry, documents, merge_patch, namespace, node, pod, service_account,
+    apply, apply_dry, documents, merge, merge_patch, namespace, node, pod, service_account,
 };
 pub(crate) use operator::{LEASE_EXPIRED, Operator, release_lease, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};
