@@ -37,8 +37,8 @@ pub struct CommandLine {
 enum Command {
     /// Run the operator.
     Run(Box<run::Arguments>),
-    /// Print all custom resource definitions as YAML, ready for `kubectl apply -f -`.
-    Crds,
+    /// Print all custom resource definitions as YAML, ready for `kubectl apply -f -`, or apply them.
+    Crds(crds::Arguments),
     /// Show which entries pods would get, without changing anything.
     Render(render::Arguments),
     /// Make or check the kubeconfig by which the operator gets into a nested cluster.
@@ -81,7 +81,7 @@ impl CommandLine {
     fn execute(self) -> ExitCode {
         let outcome = match self.command {
             Command::Run(arguments) => run::execute(*arguments),
-            Command::Crds => crds::execute(),
+            Command::Crds(arguments) => crds::execute(&arguments),
             Command::Render(arguments) => render::execute(&arguments),
             Command::Kubeconfig(command) => kubeconfig::execute(&command),
             Command::Rbac(command) => rbac::execute(&command),

@@ -19,9 +19,6 @@ pub(super) enum Command {
 /// Flags of `rbac child`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Who serves the nested cluster, as `spec.mode` of the NestedCluster.
-    #[arg(long, env = "SPIFFE_OPERATOR_MODE", default_value = "remote")]
-    mode: Mode,
     #[command(flatten)]
     access: AccessArguments,
 }
@@ -31,11 +28,16 @@ pub(super) struct Arguments {
 enum Mode {
     /// The operator in the parent.
     Remote,
+    /// A server in the cluster, under a CA of the parent.
+    Downstream,
 }
 
 /// What the operator does in a nested cluster, and as whom.
 #[derive(Debug, Args)]
 pub(super) struct AccessArguments {
+    /// Who serves the nested cluster, as `spec.mode` of the NestedCluster.
+    #[arg(long, env = "SPIFFE_OPERATOR_MODE", default_value = "remote")]
+    mode: Mode,
     /// User who has the rights. The service account may then do nothing but impersonate that user.
     /// Default: the service account has the rights itself.
     #[arg(long, env = "SPIFFE_OPERATOR_IMPERSONATE", value_name = "USER")]
@@ -63,7 +65,10 @@ impl AccessArguments {
     /// Who is let in, and for what.
     pub(super) fn access(&self) -> Result<ChildAccess, String> {
         Ok(ChildAccess {
-            needs: Needs::all(self.bundle()?),
+            needs: match self.mode {
+                Mode::Remote => Needs::remote(self.bundle()?),
+                Mode::Downstream => Needs::downstream(self.bundle()?),
+            },
             impersonation: self.impersonation()?,
         })
     }
@@ -109,10 +114,7 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// Prints.
 pub(super) fn execute(command: &Command) -> Result<ExitCode, String> {
-    let Command::Child(Arguments {
-        mode: Mode::Remote,
-        access,
-    }) = command;
+    let Command::Child(Arguments { access }) = command;
     print(&access.access()?.manifests())
 }
 

@@ -144,7 +144,7 @@ mod tests {
             name: "bundle".into(),
         };
         ChildAccess {
-            needs: Needs::all(Some(bundle)),
+            needs: Needs::remote(Some(bundle)),
             impersonation,
         }
     }

@@ -32,14 +32,24 @@ pub struct ConfigMapName {
 }
 
 impl Needs {
-    /// Everything, and the bundle in the ConfigMap that is asked for.
+    /// Everything: the cluster is served from here (`mode: Remote`).
     #[must_use]
-    pub fn all(bundle: Option<ConfigMapName>) -> Self {
+    pub fn remote(bundle: Option<ConfigMapName>) -> Self {
         Self {
             agents: true,
             pod_certificates: true,
             trust_bundles: true,
             bundle,
+        }
+    }
+
+    /// What is left where the cluster has servers of its own (`mode: Downstream`).
+    #[must_use]
+    pub fn downstream(bundle: Option<ConfigMapName>) -> Self {
+        Self {
+            agents: true,
+            bundle,
+            ..Self::default()
         }
     }
 
@@ -285,7 +295,7 @@ mod tests {
         for word in ["tokenreviews", "certificates.k8s.io", "configmaps"] {
             assert!(!least.contains(word), "{least}");
         }
-        let all = needs(Needs::all(Some(bundle())));
+        let all = needs(Needs::remote(Some(bundle())));
         for words in [
             "create tokenreviews of authentication.k8s.io",
             "sign signers of certificates.k8s.io named spiffe-operator.io/*",
@@ -297,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_rules_that_grant_what_is_missing_grant_it() {
-        let rights = Needs::all(Some(bundle())).rights();
+        let rights = Needs::remote(Some(bundle())).rights();
         assert_eq!(unmet(rights.clone(), &[]), rights);
         let missing = Missing::of(&rights);
         let rules: Vec<_> = missing.iter().map(|it| as_granted(it.rule())).collect();
@@ -332,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_with_its_rule() {
-        let rights = Needs::all(Some(bundle())).rights();
+        let rights = Needs::remote(Some(bundle())).rights();
         let of = |resource: &str| {
             let rights: Vec<_> = rights
                 .iter()

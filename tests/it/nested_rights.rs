@@ -135,7 +135,7 @@ async fn a_kubeconfig_that_was_created_is_all_that_a_nested_cluster_needs() {
     // What it may do is what is documented, to the verb.
     let kubeconfig = secret["stringData"]["kubeconfig"].as_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let needs = Needs::all(Some(bundle()));
+    let needs = Needs::remote(Some(bundle()));
     let expected = with_those_of_every_account(documented(&needs));
     assert_eq!(listed(kubeconfig, &folder).await, expected);
 
@@ -176,6 +176,9 @@ async fn a_dry_run_prints_what_gitops_would_apply_and_does_nothing() {
     let nowhere = ["kubeconfig", "create", "--name", "a", "--dry-run"];
     let nowhere = [&nowhere[..], &["--kubeconfig", "/nowhere"]].concat();
     assert_eq!(operator(&nowhere).await.unwrap(), printed);
+    let downstream = ["rbac", "child", "--mode", "downstream"];
+    let downstream = operator(&downstream).await.unwrap();
+    assert!(!downstream.contains("certificates.k8s.io"), "{downstream}");
     let impersonating = ["rbac", "child", "--impersonate", "spire-root"];
     let printed = operator(&impersonating).await.unwrap();
     assert!(
@@ -223,7 +226,7 @@ async fn a_credential_that_impersonates_can_do_nothing_else() {
     child.is_ready(world).await;
 
     let folder = tempfile::tempdir().unwrap();
-    let needs = Needs::all(Some(bundle()));
+    let needs = Needs::remote(Some(bundle()));
     assert_eq!(listed(&kubeconfig, &folder).await, documented(&needs));
     let without = |user: &mut Value| {
         let user = user.as_object_mut().unwrap();
