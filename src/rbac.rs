@@ -10,6 +10,8 @@
 //! `OwnerReferencesPermissionEnforcement`. Whoever changes the owners of an object needs the right to
 //! delete it there, which is why `delete` is held where nothing is deleted.
 
+pub mod nested;
+
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 /// Name of the service account, the roles and their bindings.
@@ -269,9 +271,19 @@ mod tests {
     use crate::api::custom_resource_definitions;
 
     fn all() -> impl Iterator<Item = &'static Grant> {
-        [CLUSTER, NAMESPACED, VIEWERS, ADMINISTRATORS]
-            .into_iter()
-            .flatten()
+        [
+            CLUSTER,
+            NAMESPACED,
+            VIEWERS,
+            ADMINISTRATORS,
+            nested::PODS,
+            nested::AGENTS,
+            nested::POD_CERTIFICATES,
+            nested::TRUST_BUNDLES,
+            &[nested::BUNDLE],
+        ]
+        .into_iter()
+        .flatten()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is generated from code, and the check that it is up to date: `crds/`, `config/crd`,
-//! `config/rbac`, the same and the schema of the values in `charts/`, `docs/crds.md` and
+//! `config/rbac`, the same and the schema of the values in `charts/`, `docs/crds.md`, the
+//! rights for nested clusters in `examples/` and
 //! `src/server/proto/generated`. With `UPDATE=1` (`make codegen`) it is written, otherwise any
 //! difference fails, also a file that is left over from a kind that is gone.
 

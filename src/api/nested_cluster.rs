@@ -338,7 +338,8 @@ pub struct NestedClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// What holds and what does not: `Ready` sums up, `Reachable` says whether the API server
-    /// answers, `CredentialsValid` whether it takes the credential, `Registered` whether all pods were seen and evaluated, `BundleSynced` whether the
+    /// answers, `CredentialsValid` whether it takes the credential, `RightsGranted` whether that may do
+    /// what is needed, `Registered` whether all pods were seen and evaluated, `BundleSynced` whether the
     /// bundle is in the cluster, `Duplicate` that another NestedCluster leads to the same cluster,
     /// `Reconciling` that work is under way, `Stalled` that somebody must change something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -366,12 +367,36 @@ pub struct NestedClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::date_time")]
     pub last_contact: Option<Time>,
+    /// What the credential may not do and would have to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_rights: Vec<MissingRight>,
     /// Pods that were seen.
     pub pods: i64,
     /// Entries of the cluster's pods.
     pub entries: i64,
     /// Agents of the cluster that have attested.
     pub agents: i64,
+}
+
+/// Rights on a resource that a credential lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingRight {
+    /// What may not be done.
+    pub verbs: Vec<String>,
+    /// The API group; empty: the core one.
+    #[serde(default)]
+    pub api_group: String,
+    /// The resource, or `resource/subresource`.
+    pub resource: String,
+    /// Name of the object. Unset: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_name: Option<String>,
+    /// Namespace of the object. Unset: the whole cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The rule that grants it, in YAML: for a Role in `namespace`, or for a ClusterRole.
+    pub rule: String,
 }
 
 fn default_kube_config_key() -> String {

@@ -4,6 +4,8 @@
 //! line that says what to do.
 
 mod crds;
+mod kubeconfig;
+mod rbac;
 pub mod render;
 mod run;
 mod usage;
@@ -39,6 +41,12 @@ enum Command {
     Crds(crds::Arguments),
     /// Show which entries pods would get, without changing anything.
     Render(render::Arguments),
+    /// Make or check the kubeconfig by which the operator gets into a nested cluster.
+    #[command(subcommand)]
+    Kubeconfig(Box<kubeconfig::Command>),
+    /// Print the rights that the operator needs in another cluster.
+    #[command(subcommand)]
+    Rbac(rbac::Command),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -75,6 +83,8 @@ impl CommandLine {
             Command::Run(arguments) => run::execute(*arguments),
             Command::Crds(arguments) => crds::execute(&arguments),
             Command::Render(arguments) => render::execute(&arguments),
+            Command::Kubeconfig(command) => kubeconfig::execute(&command),
+            Command::Rbac(command) => rbac::execute(&command),
             Command::Version => print(&format!("spiffe-operator {}\n", env!("CARGO_PKG_VERSION"))),
             Command::Completion { shell } => {
                 let mut script = Vec::new();
@@ -112,7 +122,11 @@ mod tests {
         let mut command = CommandLine::command();
         command.build();
         let mut count = 0;
-        for subcommand in command.get_subcommands() {
+        let commands = command.get_subcommands();
+        let commands: Vec<_> = commands
+            .flat_map(|command| std::iter::once(command).chain(command.get_subcommands()))
+            .collect();
+        for subcommand in commands {
             let flags = subcommand
                 .get_arguments()
                 .filter(|argument| !argument.is_positional())

@@ -3,16 +3,21 @@
 //! - [`kubeconfig`]: what a kubeconfig says, and whether it may be used.
 //! - [`mod@eks_token`]: the token for an EKS cluster, of AWS credentials.
 //! - [`AllowedNames`]: what a child's entries may be called.
+//! - [`rights`]: what the operator must be allowed to do there, and what of that it is not.
+//! - [`ChildAccess`]: the manifests by which it is.
 //! - [`mod@ttl_budget`]: what lifetimes a chain of servers can promise.
 //!
 //! Pure: no I/O and no clock. Nothing that a kubeconfig names is opened, run or called here.
 
+mod access;
 mod allowed_names;
 mod eks_token;
 pub mod kubeconfig;
 pub mod managed;
+pub mod rights;
 mod ttl_budget;
 
+pub use access::ChildAccess;
 pub use allowed_names::{AllowedNames, PatternError};
 pub use eks_token::{AwsCredentials, EKS_TOKEN_LIFETIME, EksToken, eks_token, sts_host};
 pub use ttl_budget::{CaLifetime, Tier, TierBudget, TtlBudget, Verdict, ttl_budget};

@@ -48,11 +48,22 @@ pub async fn client(
     kubeconfig: Option<&Path>,
     context: Option<&str>,
 ) -> Result<Client, ClientError> {
+    build(config(kubeconfig, context).await?)
+}
+
+/// What such a client is made of.
+///
+/// # Errors
+/// When there is no usable configuration. The cluster itself is not asked.
+pub async fn config(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> Result<Config, ClientError> {
     let options = KubeConfigOptions {
         context: context.map(str::to_owned),
         ..KubeConfigOptions::default()
     };
-    let config = match kubeconfig {
+    Ok(match kubeconfig {
         Some(path) => {
             Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?
         }
@@ -60,8 +71,7 @@ pub async fn client(
         None => Config::infer()
             .await
             .map_err(|source| ClientError::Infer { source })?,
-    };
-    build(config)
+    })
 }
 
 /// Makes a client with the deadlines that all have.

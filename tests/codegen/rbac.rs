@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use spiffe_operator::nested::ChildAccess;
+use spiffe_operator::nested::rights::{ConfigMapName, Needs};
 use spiffe_operator::rbac::{ADMINISTRATORS, CLUSTER, Grant, NAME, NAMESPACE, NAMESPACED, VIEWERS};
 
 use crate::{Files, HEADER, crds::kustomization};
@@ -40,7 +42,31 @@ pub(crate) fn files() -> Files {
     let names = KUSTOMIZATION.manifests().map(|(name, _)| name);
     let path = "config/rbac/kustomization.yaml";
     files.insert(path.into(), kustomization(&names));
+    files.insert("examples/nested-cluster-rights.yaml".into(), nested());
     files
+}
+
+/// The rights in a nested cluster, as an example.
+fn nested() -> String {
+    let bundle = ConfigMapName {
+        namespace: "spire-system".into(),
+        name: "spire-bundle-upstream".into(),
+    };
+    let access = ChildAccess {
+        needs: Needs::remote(Some(bundle)),
+        impersonation: None,
+    };
+    let head = "#
+# The rights that the operator needs in a nested cluster, for a service account of its own there: what
+# `spiffe-operator rbac child` prints.
+#
+#   kubectl apply -f examples/nested-cluster-rights.yaml
+#
+# Apply it in the nested cluster, not in the parent. Expect: a token of the service account
+# spiffe-operator-nested in the namespace spiffe-system is all that the kubeconfig of the cluster needs.
+# `spiffe-operator kubeconfig create` applies the same and makes that kubeconfig.
+";
+    format!("{HEADER}{head}{}", access.manifests())
 }
 
 impl Place {

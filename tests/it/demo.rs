@@ -119,7 +119,7 @@ fn select(folder: &Path, server: &str) {
 }
 
 /// The pinned kubectl, which `make servers` builds.
-fn kubectl() -> PathBuf {
+pub(crate) fn kubectl() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
         PathBuf::from,

@@ -4,6 +4,7 @@ pub mod access;
 mod agents;
 mod bundle;
 mod contact;
+mod rights;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use agents::{AttestingCluster, AttestingClusters};
 pub use bundle::{Published, Wish, withdraw};
 pub use contact::{Contact, Trouble};
+pub use rights::{missing_rights, rules};
 
 use crate::clusters::certificates_api::{self, CertificatesApi};
 use crate::clusters::identities::Identities;
@@ -26,6 +28,7 @@ use crate::clusters::observe;
 use crate::clusters::pod_certificates::Signer;
 use crate::domains::label_value;
 use crate::nested::kubeconfig::ChildKubeconfig;
+use crate::nested::rights::{Missing, Needs};
 use crate::runtime::client::{ClientError, build};
 use crate::runtime::context::Context;
 use crate::runtime::health::Health;
@@ -47,6 +50,10 @@ pub struct Connection {
     pub reviews: Arc<Semaphore>,
     /// What is to be published there.
     pub wish: watch::Sender<Wish>,
+    /// What must be allowed there; none: not known yet.
+    pub needs: watch::Sender<Option<Needs>>,
+    /// What of it is not; none: not known yet.
+    pub missing: watch::Receiver<Option<Vec<Missing>>>,
     _work: AbortOnDropHandle<()>,
 }
 
@@ -101,15 +108,22 @@ impl Connection {
             wished,
             told: told_published,
         };
+        let (needs, needed) = watch::channel(None);
+        let (told_missing, missing) = watch::channel(None);
+        let leadership = context.leadership.clone();
+        let rights = rights::keep_asking(client, needed, leadership, told_missing);
+        let rights = Box::pin(rights);
         let work = work(context.clone(), serving, told);
         let work = Box::pin(work);
-        let work = async { tokio::join!(work, publish_events) };
+        let work = async { tokio::join!(work, publish_events, rights) };
         Ok(Self {
             context,
             contact,
             published,
             reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
             wish,
+            needs,
+            missing,
             _work: AbortOnDropHandle::new(tokio::spawn(async move {
                 work.await;
             })),

@@ -4,12 +4,14 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
-use crate::api::{NestedCluster, NestedClusterStatus};
+use crate::api::{MissingRight, NestedCluster, NestedClusterStatus};
 use crate::clusters::nested::{Contact, Published, Trouble};
 use crate::controllers::nested_cluster::settings::{NameTaken, name_of};
+use crate::nested::rights::Missing;
 
 const REACHABLE: &str = "Reachable";
 const CREDENTIALS_VALID: &str = "CredentialsValid";
+const RIGHTS_GRANTED: &str = "RightsGranted";
 const REGISTERED: &str = "Registered";
 /// The cluster has another NestedCluster; present only then.
 const DUPLICATE: &str = "Duplicate";
@@ -41,6 +43,8 @@ pub(super) struct Seen {
     pub(super) twin: Option<String>,
     /// What became of the bundle in the cluster; none without a connection.
     pub(super) published: Option<Published>,
+    /// What the credential may not do and would have to; none while that is not known.
+    pub(super) missing_rights: Option<Vec<Missing>>,
     /// What the cluster's pods still wait for; none once all were seen.
     pub(super) unseen: Option<String>,
     /// Whether its pods may have any SPIFFE ID.
@@ -121,6 +125,12 @@ pub(super) fn of(object: &NestedCluster, seen: &Seen, now: Timestamp) -> NestedC
             .or(before.kubernetes_version.clone()),
         credential_expires_at: seen.expires_at.map(Time),
         last_contact: before.last_contact.clone(),
+        missing_rights: seen
+            .missing_rights
+            .iter()
+            .flatten()
+            .map(missing_right)
+            .collect(),
         pods: count(seen.pods),
         entries: count(seen.entries),
         agents: count(seen.agents),
@@ -142,12 +152,16 @@ fn conditions(seen: &Seen, now: Timestamp) -> Vec<Report> {
             Report::new(STALLED, true, reason, message.clone()),
         ];
     }
-    let parts = [
-        reachable(seen),
-        credentials_valid(seen, now),
-        registered(seen),
-        bundle_synced(seen),
-    ];
+    let parts: Vec<_> = [
+        Some(reachable(seen)),
+        Some(credentials_valid(seen, now)),
+        seen.missing_rights.as_deref().map(rights_granted),
+        Some(registered(seen)),
+        Some(bundle_synced(seen)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let first = |state| parts.iter().find(|part| part.state == state);
     let ready = first(State::False).or_else(|| first(State::Unknown));
     let ready = ready.map_or_else(
@@ -252,6 +266,32 @@ fn credentials_valid(seen: &Seen, now: Timestamp) -> Report {
     }
 }
 
+fn rights_granted(missing: &[Missing]) -> Report {
+    if missing.is_empty() {
+        let message = "the credential has the rights that are needed";
+        return Report::new(RIGHTS_GRANTED, true, "Granted", message);
+    }
+    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    let message = format!(
+        "the credential may not {}; status.missingRights has the rules that grant it, and \
+         `spiffe-operator rbac child` prints all that is needed",
+        missing.join("; ")
+    );
+    Report::new(RIGHTS_GRANTED, false, "MissingRights", message)
+}
+
+fn missing_right(missing: &Missing) -> MissingRight {
+    let Missing { on, verbs } = missing;
+    MissingRight {
+        verbs: verbs.iter().map(ToString::to_string).collect(),
+        api_group: on.group.into(),
+        resource: on.resource.into(),
+        resource_name: on.name.clone(),
+        namespace: on.namespace.clone(),
+        rule: missing.yaml(),
+    }
+}
+
 fn registered(seen: &Seen) -> Report {
     match &seen.unseen {
         None => {
@@ -302,6 +342,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::nested::rights::Needs;
 
     fn object() -> NestedCluster {
         serde_json::from_value(json!({
@@ -411,6 +452,28 @@ mod tests {
             "Reachable=True Answers",
             "the one before is in use"
         );
+    }
+
+    #[test]
+    fn each_missing_right_is_told_with_the_rule_that_grants_it() {
+        let rights = Needs::default().rights();
+        let (pods, all) = (Missing::of(&rights[..2]), Some(Vec::new()));
+        let seen = |missing_rights| Seen {
+            missing_rights,
+            ..connected()
+        };
+        assert_eq!(shown(&seen(all))[3], "RightsGranted=True Granted");
+        let lacking = seen(Some(pods));
+        assert_eq!(shown(&lacking)[0], "Ready=False MissingRights");
+        let status = of(&object(), &lacking, now());
+        let message = &status.conditions[0].message;
+        assert!(message.contains("may not get, list pods; "), "{message}");
+        let [right] = &status.missing_rights[..] else {
+            panic!("{:?}", status.missing_rights)
+        };
+        assert_eq!(right.verbs, ["get", "list"]);
+        let rule = "- apiGroups: [\"\"]\n  resources: [\"pods\"]\n  verbs: [\"get\", \"list\"]\n";
+        assert_eq!(right.rule, rule);
     }
 
     #[test]

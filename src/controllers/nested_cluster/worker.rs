@@ -24,6 +24,7 @@ use crate::controllers::nested_cluster::status::{self, Problem, Seen};
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
 use crate::domains::label_value;
 use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
+use crate::nested::rights::{ConfigMapName, Needs};
 use crate::registration::bounds::agents_cluster;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock;
@@ -196,6 +197,7 @@ impl Worker {
         let kubeconfig_problem = self.connect(object, &settings, &identities).await?;
         self.attest(&settings, uid);
         self.wish(&settings.wish);
+        self.need(&settings);
         Ok(self.look(&settings, &identities, kubeconfig_problem))
     }
 
@@ -365,6 +367,30 @@ impl Worker {
         });
     }
 
+    /// Says what must be allowed in the cluster.
+    fn need(&self, settings: &ClusterSettings) {
+        let Some(Connected { connection, .. }) = &self.connection else {
+            return;
+        };
+        let served = connection.context.certificates_api.borrow().clone();
+        let needs = served.map(|served| Needs {
+            agents: settings.agents.is_some(),
+            pod_certificates: served.pod_certificate_requests.is_some(),
+            trust_bundles: served.cluster_trust_bundles.is_some(),
+            bundle: settings.wish.as_ref().map(|wish| ConfigMapName {
+                namespace: wish.namespace.clone(),
+                name: wish.name.clone(),
+            }),
+        });
+        // Before that is known, what is needed in any case.
+        let needs = Some(needs.unwrap_or_default());
+        connection.needs.send_if_modified(|old| {
+            let changed = *old != needs;
+            *old = needs;
+            changed
+        });
+    }
+
     fn look(
         &self,
         settings: &ClusterSettings,
@@ -393,6 +419,7 @@ impl Worker {
             expires_at: kubeconfig.and_then(ChildKubeconfig::credential_expires_at),
             contact: contact.unwrap_or_default(),
             published: connected.map(|it| it.connection.published.borrow().clone()),
+            missing_rights: connected.and_then(|it| it.connection.missing.borrow().clone()),
             unseen: identities.missing(&settings.domain),
             is_open: settings.scope.bounds.is_open(),
             has_servers: settings.has_servers(),
@@ -442,12 +469,16 @@ impl Worker {
 async fn next_contact(connected: Option<&mut Connected>) {
     if let Some(connected) = connected {
         let Connection {
-            contact, published, ..
+            contact,
+            published,
+            missing,
+            ..
         } = &mut connected.connection;
-        // Either fails only once the connection has ended, and never comes back then.
+        // Each fails only once the connection has ended, and never comes back then.
         tokio::select! {
             Ok(()) = contact.changed() => return,
             Ok(()) = published.changed() => return,
+            Ok(()) = missing.changed() => return,
             else => {}
         }
     }

@@ -200,6 +200,31 @@ impl ChildKubeconfig {
         })
     }
 
+    /// All that is wrong with a kubeconfig, as far as it can be told at once: what [`Self::read`]
+    /// says of it, and what it would say next.
+    #[must_use]
+    pub fn problems(bytes: &[u8], options: &ReadOptions<'_>) -> Vec<KubeconfigError> {
+        let parts = || {
+            let value = document::read(bytes)?;
+            let document = Field::document(&value);
+            document.check_kind()?;
+            let context = context(&document, options.context)?;
+            let cluster = referenced(&document, &context, "cluster", "clusters");
+            let user = referenced(&document, &context, "user", "users");
+            let mut problems = Vec::new();
+            problems.extend(cluster.and_then(|it| server::read(&it, options)).err());
+            match user {
+                Ok(user) => {
+                    problems.extend(user::read(&user, options).err());
+                    problems.extend(impersonation::read(&user).err());
+                }
+                Err(problem) => problems.push(problem),
+            }
+            Ok(problems)
+        };
+        parts().unwrap_or_else(|problem| vec![problem])
+    }
+
     /// The same, acting as `impersonation` whatever the kubeconfig says.
     #[must_use]
     pub fn impersonating(self, impersonation: Impersonation) -> Self {

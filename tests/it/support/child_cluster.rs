@@ -47,7 +47,12 @@ pub(crate) struct ChildCluster {
 impl ChildCluster {
     /// Starts one.
     pub(crate) async fn start() -> Self {
-        let control_plane = ControlPlane::start(Options::default()).await;
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts one with further servers or flags.
+    pub(crate) async fn start_with(options: Options) -> Self {
+        let control_plane = ControlPlane::start(options).await;
         let client = control_plane.client().await;
         let namespace = namespace(&client, &[]).await;
         for account in [AGENT_ACCOUNT, "workload"] {
@@ -80,7 +85,7 @@ impl ChildCluster {
         let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), "spiffe-system");
         let token = accounts
             .create_token_request(
-                "spiffe-operator",
+                "spiffe-operator-nested",
                 &PostParams::default(),
                 &TokenRequest::default(),
             )
