@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::print;
-use crate::nested::ChildAccess;
 use crate::nested::kubeconfig::Impersonation;
 use crate::nested::rights::{ConfigMapName, Needs};
+use crate::nested::{ChildAccess, ChildAccount};
 
 /// Of whom.
 #[derive(Debug, Subcommand)]
@@ -65,6 +65,7 @@ impl AccessArguments {
     /// Who is let in, and for what.
     pub(super) fn access(&self) -> Result<ChildAccess, String> {
         Ok(ChildAccess {
+            account: ChildAccount::Provided,
             needs: match self.mode {
                 Mode::Remote => Needs::remote(self.bundle()?),
                 Mode::Downstream => Needs::downstream(self.bundle()?),

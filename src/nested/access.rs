@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::kubeconfig::Impersonation;
 use super::rights::{Needs, quoted, rule_yaml};
-use crate::rbac::nested::{BUNDLE, IMPERSONATOR, NAME};
+use crate::rbac::nested::{BUNDLE, FAREWELL, IMPERSONATOR, NAME, RENEWAL};
 use crate::rbac::{Grant, NAMESPACE};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -17,43 +17,97 @@ pub struct ChildAccess {
     pub needs: Needs,
     /// Who has the rights; none: the service account itself.
     pub impersonation: Option<Impersonation>,
+    /// Whose the service account is.
+    pub account: ChildAccount,
+}
+
+/// The service account in a nested cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ChildAccount {
+    /// One that its administrator makes.
+    #[default]
+    Provided,
+    /// One with this name that the operator makes for itself. Its tokens are bound to the Secret of the
+    /// same name, and it may renew them.
+    Managed(String),
+}
+
+impl ChildAccount {
+    /// Its name, and that of its role.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Provided => NAME,
+            Self::Managed(name) => name,
+        }
+    }
+
+    /// Name of the role by which it acts as somebody else.
+    fn impersonator(&self) -> String {
+        match self {
+            Self::Provided => IMPERSONATOR.into(),
+            Self::Managed(name) => format!("{name}-impersonator"),
+        }
+    }
+
+    /// As the subject of a binding.
+    fn subject(&self) -> String {
+        let name = self.name();
+        format!("  - kind: ServiceAccount\n    name: {name}\n    namespace: {NAMESPACE}\n")
+    }
 }
 
 impl ChildAccess {
     /// The objects in YAML, in an order in which they can be applied, each rule under its reason.
     #[must_use]
     pub fn manifests(&self) -> String {
-        let account = format!("  namespace: {NAMESPACE}\n");
+        let own = format!("  namespace: {NAMESPACE}\n");
+        let name = self.account.name();
         let mut documents = vec![
             object("v1", "Namespace", NAMESPACE, ""),
-            object("v1", "ServiceAccount", NAME, &account),
+            object("v1", "ServiceAccount", name, &own),
         ];
         let holder = match &self.impersonation {
-            None => service_account(),
+            None => self.account.subject(),
             Some(who) => {
-                documents.push(impersonator(who));
-                documents.push(binding("ClusterRole", IMPERSONATOR, "", &service_account()));
+                let role = self.account.impersonator();
+                documents.push(impersonator(&role, who));
+                documents.push(binding("ClusterRole", &role, "", &self.account.subject()));
                 user(who)
             }
         };
-        let mut role = head("ClusterRole", NAME, "");
+        let mut role = head("ClusterRole", name, "");
         role.push_str("rules:\n");
         for grant in self.needs.cluster_grants() {
             role.push_str(&rule(grant, grant.names));
         }
+        if let ChildAccount::Managed(name) = &self.account {
+            role.push_str(&rule(&FAREWELL, &[name]));
+        }
         documents.push(role);
-        documents.push(binding("ClusterRole", NAME, "", &holder));
+        documents.push(binding("ClusterRole", name, "", &holder));
+        if let ChildAccount::Managed(name) = &self.account {
+            documents.push(object("v1", "Secret", name, &own));
+            let renewal = format!("{name}-renewal");
+            let mut role = head("Role", &renewal, &own);
+            role.push_str("rules:\n");
+            for grant in RENEWAL {
+                role.push_str(&rule(grant, &[name]));
+            }
+            documents.push(role);
+            documents.push(binding("Role", &renewal, &own, &holder));
+        }
         if let Some(bundle) = &self.needs.bundle {
             let namespace = format!("  namespace: {}\n", quoted(&bundle.namespace));
             if bundle.namespace != NAMESPACE {
                 let name = quoted(&bundle.namespace);
                 documents.push(object("v1", "Namespace", &name, ""));
             }
-            let mut role = head("Role", NAME, &namespace);
+            let mut role = head("Role", name, &namespace);
             role.push_str("rules:\n");
             role.push_str(&rule(&BUNDLE, &[&bundle.name]));
             documents.push(role);
-            documents.push(binding("Role", NAME, &namespace, &holder));
+            documents.push(binding("Role", name, &namespace, &holder));
         }
         documents.join("---\n")
     }
@@ -78,8 +132,8 @@ fn rule(grant: &Grant, names: &[&str]) -> String {
     text
 }
 
-/// The role by which the service account acts as `who`, and as nobody else.
-fn impersonator(who: &Impersonation) -> String {
+/// The role `name` by which the service account acts as `who`, and as nobody else.
+fn impersonator(name: &str, who: &Impersonation) -> String {
     let act = |reason, resources| Grant {
         reason,
         group: "",
@@ -91,7 +145,7 @@ fn impersonator(who: &Impersonation) -> String {
         "Act as the user who has the rights, as nobody else.",
         &["users"],
     );
-    let mut role = head("ClusterRole", IMPERSONATOR, "");
+    let mut role = head("ClusterRole", name, "");
     role.push_str("rules:\n");
     role.push_str(&rule(&users, &[who.user()]));
     let groups: Vec<_> = who.groups().iter().map(String::as_str).collect();
@@ -100,10 +154,6 @@ fn impersonator(who: &Impersonation) -> String {
         role.push_str(&rule(&in_groups, &groups));
     }
     role
-}
-
-fn service_account() -> String {
-    format!("  - kind: ServiceAccount\n    name: {NAME}\n    namespace: {NAMESPACE}\n")
 }
 
 fn user(who: &Impersonation) -> String {
@@ -146,6 +196,7 @@ mod tests {
         ChildAccess {
             needs: Needs::remote(Some(bundle)),
             impersonation,
+            account: ChildAccount::Provided,
         }
     }
 
@@ -198,6 +249,31 @@ mod tests {
             };
             assert_eq!((&*subject.kind, &*subject.name), expected);
         }
+    }
+
+    #[test]
+    fn an_account_of_the_operator_may_renew_its_tokens_and_take_itself_away() {
+        let access = ChildAccess {
+            account: ChildAccount::Managed("mine".into()),
+            ..access(None)
+        };
+        let objects = objects(&access);
+        let all = ["ServiceAccount", "Secret", "ClusterRoleBinding"];
+        for kind in all {
+            find::<Value>(&objects, kind, "mine");
+        }
+        let role: Role = find(&objects, "Role", "mine-renewal");
+        let names = role.rules.unwrap().into_iter();
+        assert!(
+            names
+                .filter_map(|rule| rule.resource_names)
+                .all(|it| it == ["mine"])
+        );
+        let role: ClusterRole = find(&objects, "ClusterRole", "mine");
+        let last = role.rules.unwrap().pop().unwrap();
+        assert_eq!(last.verbs, ["delete"]);
+        assert_eq!(last.resource_names.unwrap(), ["mine"]);
+        assert!(!access.manifests().contains(NAME));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod managed;
 pub mod rights;
 mod ttl_budget;
 
-pub use access::ChildAccess;
+pub use access::{ChildAccess, ChildAccount};
 pub use allowed_names::{AllowedNames, PatternError};
 pub use eks_token::{AwsCredentials, EKS_TOKEN_LIFETIME, EksToken, eks_token, sts_host};
 pub use ttl_budget::{CaLifetime, Tier, TierBudget, TtlBudget, Verdict, ttl_budget};

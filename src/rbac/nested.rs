@@ -90,6 +90,31 @@ pub const TRUST_BUNDLES: &[Grant] = &[
     .only(&[SIGNERS]),
 ];
 
+/// To renew a token that the operator made for itself: on its own service account and the Secret that
+/// its tokens are bound to, whose names are bound later.
+pub const RENEWAL: &[Grant] = &[
+    Grant::new(
+        "Renew the token of this service account.",
+        "",
+        &["serviceaccounts/token"],
+        &["create"],
+    ),
+    Grant::new(
+        "Know the Secret that its tokens are bound to; its deletion revokes them.",
+        "",
+        &["secrets"],
+        &["get"],
+    ),
+];
+
+/// To take this role away at the end, and with it all that was made.
+pub const FAREWELL: Grant = Grant::new(
+    "Delete this role, and with it all that was made for the operator.",
+    "rbac.authorization.k8s.io",
+    &["clusterroles"],
+    &["delete"],
+);
+
 /// To publish the bundle in a ConfigMap, whose name is bound later.
 pub const BUNDLE: Grant = Grant::new(
     "Keep the ConfigMap of bundle.configMap as the bundle is.",

@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use spiffe_operator::nested::ChildAccess;
 use spiffe_operator::nested::rights::{ConfigMapName, Needs};
+use spiffe_operator::nested::{ChildAccess, ChildAccount};
 use spiffe_operator::rbac::{ADMINISTRATORS, CLUSTER, Grant, NAME, NAMESPACE, NAMESPACED, VIEWERS};
 
 use crate::{Files, HEADER, crds::kustomization};
@@ -53,6 +53,7 @@ fn nested() -> String {
         name: "spire-bundle-upstream".into(),
     };
     let access = ChildAccess {
+        account: ChildAccount::Provided,
         needs: Needs::remote(Some(bundle)),
         impersonation: None,
     };

@@ -20,8 +20,10 @@ async fn credential(world: &World, child: &ChildCluster, before: &str) -> Secret
     wait_until("another credential", SOON, || async {
         let found = secrets(world).get_opt(&name).await;
         let found = found.map_err(|error| error.to_string())?;
-        let found = found.ok_or("there is none")?;
-        (token(&found) != before).then_some(found).ok_or("it is the same")
+        let found = found.ok_or("there is none".to_owned())?;
+        (token(&found) != before)
+            .then_some(found)
+            .ok_or_else(|| "it is the same".to_owned())
     })
     .await
 }
@@ -44,7 +46,10 @@ async fn age(world: &World, credential: &Secret) {
     );
     let name = credential.name_any();
     let parameters = PostParams::default();
-    secrets(world).replace(&name, &parameters, &aged).await.unwrap();
+    secrets(world)
+        .replace(&name, &parameters, &aged)
+        .await
+        .unwrap();
 }
 
 /// The service accounts that were made in `child`.
@@ -52,7 +57,9 @@ async fn accounts(child: &ChildCluster) -> Vec<String> {
     let all = Api::<ServiceAccount>::namespaced(child.client.clone(), "spiffe-system");
     let found = all.list(&ListParams::default()).await.unwrap().into_iter();
     let names = found.map(|it| it.name_any());
-    names.filter(|name| name.starts_with("spiffe-operator-nested-")).collect()
+    names
+        .filter(|name| name.starts_with("spiffe-operator-nested-"))
+        .collect()
 }
 
 #[tokio::test]
@@ -63,7 +70,9 @@ async fn a_bootstrap_is_exchanged_for_tokens_that_are_renewed_and_revoked() {
     let managed = json!({ "credentials": "Managed", "managed": { "tokenTTL": "10m" } });
     child.nest(world, managed).await;
     child.is_ready(world).await;
-    child.condition(world, "RightsGranted", "True", "Granted").await;
+    child
+        .condition(world, "RightsGranted", "True", "Granted")
+        .await;
     let first = credential(world, &child, "").await;
     let [account] = &accounts(&child).await[..] else {
         panic!("not one account")
@@ -82,13 +91,19 @@ async fn a_bootstrap_is_exchanged_for_tokens_that_are_renewed_and_revoked() {
 
     // Revoked by the deletion of the Secret that it is bound to: there is a way back.
     let bound = Api::<Secret>::namespaced(child.client.clone(), "spiffe-system");
-    bound.delete(account, &DeleteParams::default()).await.unwrap();
+    bound
+        .delete(account, &DeleteParams::default())
+        .await
+        .unwrap();
     let third = credential(world, &child, &token(&second)).await;
     child.is_ready(world).await;
     assert_ne!(token(&third), token(&second));
 
     let objects = Api::<NestedCluster>::all(world.client.clone());
-    objects.delete(&child.name, &DeleteParams::default()).await.unwrap();
+    objects
+        .delete(&child.name, &DeleteParams::default())
+        .await
+        .unwrap();
     wait_until("the object to be gone", SOON, || async {
         let found = objects.get_opt(&child.name).await.unwrap();
         found.map_or(Ok(()), |found| Err(format!("{found:?}")))
@@ -112,7 +127,7 @@ async fn a_bootstrap_that_is_to_go_goes_once_a_token_is_there() {
     child.is_ready(world).await;
     wait_until("the bootstrap to be gone", SOON, || async {
         let found = secrets(world).get_opt(&child.name).await.unwrap();
-        found.map_or(Ok(()), |_| Err("it is there"))
+        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
     })
     .await;
     // The token renews itself without it.
@@ -125,8 +140,13 @@ async fn a_bootstrap_that_is_to_go_goes_once_a_token_is_there() {
         panic!("not one account")
     };
     let bound = Api::<Secret>::namespaced(child.client.clone(), "spiffe-system");
-    bound.delete(account, &DeleteParams::default()).await.unwrap();
-    child.condition(world, "CredentialsValid", "False", "NoBootstrap").await;
+    bound
+        .delete(account, &DeleteParams::default())
+        .await
+        .unwrap();
+    child
+        .condition(world, "CredentialsValid", "False", "NoBootstrap")
+        .await;
     child.give_kubeconfig(world, &child.kubeconfig()).await;
     credential(world, &child, &token(&second)).await;
     child.is_ready(world).await;

@@ -8,12 +8,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client, Config, Resource, ResourceExt};
+use kube::api::DeleteParams;
+use kube::{Api, Client, Config, Resource};
+use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 
 use super::block_on;
@@ -22,7 +20,8 @@ use super::output::{OutputForm, document, written, yaml};
 use crate::api::duration;
 use crate::cli::print;
 use crate::cli::rbac::{AccessArguments, is_name};
-use crate::clusters::{CallError, call};
+use crate::clusters::call;
+use crate::clusters::nested::access::{self, MintedToken, TokenOf};
 use crate::nested::ChildAccess;
 use crate::nested::kubeconfig::{ChildKubeconfig, ReadOptions};
 use crate::rbac::NAMESPACE;
@@ -114,46 +113,34 @@ pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
 /// The kubeconfig, and when its token ends.
 async fn create(
     arguments: &Arguments,
-    access: &ChildAccess,
+    let_in: &ChildAccess,
     ttl: i64,
 ) -> Result<(String, Timestamp), String> {
     let path = arguments.kubeconfig.as_deref();
     let config = config(path, arguments.context.as_deref()).await;
     let config = config.map_err(|error| crate::error_chain(&error))?;
     let client = build(config.clone()).map_err(|error| crate::error_chain(&error))?;
-    for object in serde_saphyr::from_multiple::<DynamicObject>(&access.manifests())
-        .map_err(|error| error.to_string())?
-    {
-        apply(&client, &object).await?;
-    }
-    if access.impersonation.is_none() {
+    access::apply(&client, &let_in.manifests(), FIELD_MANAGER, None)
+        .await
+        .map_err(|error| error.to_string())?;
+    if let_in.impersonation.is_none() {
         // Of an earlier call, perhaps.
         delete::<ClusterRoleBinding>(&client, IMPERSONATOR).await?;
         delete::<ClusterRole>(&client, IMPERSONATOR).await?;
     }
-    let (token, ends) = token(&client, ttl).await?;
-    let kubeconfig = kubeconfig(&config, arguments.server.as_deref(), &token)?;
-    let kubeconfig = match &access.impersonation {
+    let account = TokenOf {
+        namespace: NAMESPACE,
+        account: NAME,
+        bound_to: None,
+    };
+    let minted = access::mint(&client, account, ttl).await;
+    let MintedToken { text, ends_at } = minted.map_err(|error| error.to_string())?;
+    let kubeconfig = kubeconfig(&config, arguments.server.as_deref(), text.expose_secret())?;
+    let kubeconfig = match &let_in.impersonation {
         Some(who) => kubeconfig.impersonating(who.clone()),
         None => kubeconfig,
     };
-    Ok((yaml(&kubeconfig.to_kubeconfig())?, ends))
-}
-
-async fn apply(client: &Client, object: &DynamicObject) -> Result<(), String> {
-    let types = object.types.as_ref().ok_or("an object without a kind")?;
-    let kind = GroupVersionKind::try_from(types).map_err(|error| error.to_string())?;
-    let resource = ApiResource::from_gvk(&kind);
-    let name = object.name_any();
-    let api: Api<DynamicObject> = match object.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    let parameters = PatchParams::apply(FIELD_MANAGER);
-    let applied = call(api.patch(&name, &parameters, &Patch::Apply(object))).await;
-    applied
-        .map(drop)
-        .map_err(|error| format!("cannot apply {} {name}: {}", kind.kind, error.message()))
+    Ok((yaml(&kubeconfig.to_kubeconfig())?, ends_at))
 }
 
 async fn delete<K>(client: &Client, name: &str) -> Result<(), String>
@@ -168,24 +155,6 @@ where
         }
         _ => Ok(()),
     }
-}
-
-async fn token(client: &Client, ttl: i64) -> Result<(String, Timestamp), String> {
-    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE);
-    let request = TokenRequest {
-        spec: Some(TokenRequestSpec {
-            expiration_seconds: Some(ttl),
-            ..TokenRequestSpec::default()
-        }),
-        ..TokenRequest::default()
-    };
-    let parameters = PostParams::default();
-    let granted = call(accounts.create_token_request(NAME, &parameters, &request)).await;
-    let failed = |error: CallError| format!("cannot get a token: {}", error.message());
-    let status = granted.map_err(failed)?.status.unwrap_or_default();
-    let granted = status.token.zip(status.expiration_timestamp);
-    let (token, ends) = granted.ok_or("cannot get a token: the answer has none")?;
-    Ok((token, ends.0))
 }
 
 /// A kubeconfig for the cluster of `config`, checked as the operator will check it.

@@ -132,11 +132,7 @@ pub async fn delete_cluster_role(client: &Client, name: &str) -> Result<(), Acce
 ///
 /// # Errors
 /// When the cluster does not give one.
-pub async fn mint(
-    client: &Client,
-    of: TokenOf<'_>,
-    ttl: i64,
-) -> Result<MintedToken, AccessError> {
+pub async fn mint(client: &Client, of: TokenOf<'_>, ttl: i64) -> Result<MintedToken, AccessError> {
     let cannot = |source| AccessError::Call {
         what: "get a token".into(),
         source,

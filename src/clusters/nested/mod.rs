@@ -9,8 +9,8 @@ mod rights;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::{Client, Config};
 use kube::config::KubeConfigOptions;
+use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};

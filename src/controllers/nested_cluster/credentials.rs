@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
@@ -23,9 +22,9 @@ use crate::clusters::{CallError, call};
 use crate::controllers::nested_cluster::settings::ClusterSettings;
 use crate::controllers::nested_cluster::status::Problem;
 use crate::controllers::nested_cluster::worker::{ReconcileError, Worker};
-use crate::nested::ChildAccess;
 use crate::nested::kubeconfig::{BearerToken, ChildKubeconfig, Credential};
 use crate::nested::managed::{Held, Offered, Step, next_step};
+use crate::nested::{ChildAccess, ChildAccount};
 use crate::rbac::NAMESPACE;
 use crate::runtime::clock;
 
@@ -120,7 +119,9 @@ impl Worker {
                     Ok(new) => made = Some((new, held.bootstrap.clone(), held.access.clone())),
                     Err(error) => problem = problem.or(Some(error)),
                 },
-                (Step::Stuck, _) => problem = problem.or_else(|| bootstrap.err().map(stuck)),
+                (Step::Stuck, _) => {
+                    problem = problem.or_else(|| bootstrap.as_ref().err().map(stuck));
+                }
                 _ => {}
             }
         }
@@ -170,9 +171,8 @@ impl Worker {
     ) -> Result<Made, Problem> {
         let problem = |message: String| Problem::new("BootstrapFailed", message);
         let kubeconfig = ClusterSettings::bootstrap(&object.spec, bytes);
-        let kubeconfig = kubeconfig.map_err(|error| {
-            Problem::new("InvalidKubeConfig", crate::error_chain(&error))
-        })?;
+        let kubeconfig = kubeconfig
+            .map_err(|error| Problem::new("InvalidKubeConfig", crate::error_chain(&error)))?;
         let client = Connection::client(&kubeconfig).await;
         let client = client.map_err(|error| problem(crate::error_chain(&error)))?;
         self.is_known(object, &client).await?;
@@ -188,7 +188,10 @@ impl Worker {
     async fn is_known(&self, object: &NestedCluster, client: &Client) -> Result<(), Problem> {
         let failed = |error: CallError| Problem::new("BootstrapFailed", error.message());
         let found = cluster_uid(client).await.map_err(failed)?;
-        let known = object.status.as_ref().and_then(|it| it.cluster_uid.as_ref());
+        let known = object
+            .status
+            .as_ref()
+            .and_then(|it| it.cluster_uid.as_ref());
         if known.is_none_or(|known| *known == found) {
             return Ok(());
         }
@@ -204,7 +207,10 @@ impl Worker {
         settings: &ClusterSettings,
         own: &Client,
     ) -> Result<(), String> {
-        let bootstrap = self.secret(object).await.map_err(|error| crate::error_chain(&error))?;
+        let bootstrap = self
+            .secret(object)
+            .await
+            .map_err(|error| crate::error_chain(&error))?;
         let words = |error: AccessError| error.to_string();
         if let Ok(bytes) = bootstrap
             && let Ok(kubeconfig) = ClusterSettings::bootstrap(&object.spec, &bytes)
@@ -214,7 +220,9 @@ impl Worker {
             let manifests = access_of(object, settings).manifests();
             return access::delete(&client, &manifests).await.map_err(words);
         }
-        access::delete_cluster_role(own, &account_of(object)).await.map_err(words)
+        access::delete_cluster_role(own, &account_of(object))
+            .await
+            .map_err(words)
     }
 
     /// What the Secret of the credential has.
@@ -302,7 +310,7 @@ impl Worker {
 }
 
 /// There is no way to a credential.
-fn stuck(missing: Problem) -> Problem {
+fn stuck(missing: &Problem) -> Problem {
     let message = format!(
         "the cluster takes no credential that is there, and none can be made: {}",
         missing.message
@@ -378,14 +386,18 @@ fn access_of(object: &NestedCluster, settings: &ClusterSettings) -> ChildAccess 
     ChildAccess {
         needs: settings.needs(),
         impersonation: settings.impersonation.clone(),
-        account: ServiceAccount::Managed(account_of(object)),
+        account: ChildAccount::Managed(account_of(object)),
     }
 }
 
 /// Name of what is made in the cluster: no two NestedClusters of whatever operator share it.
 fn account_of(object: &NestedCluster) -> String {
     let uid = object.uid().unwrap_or_default();
-    let short: String = uid.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    let short: String = uid
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(12)
+        .collect();
     format!("spiffe-operator-nested-{short}")
 }
 
@@ -412,5 +424,6 @@ fn digest_of(parts: &[&[u8]]) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     parts.iter().for_each(|part| context.update(part));
     let digest = context.finish();
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes = digest.as_ref().iter();
+    bytes.fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -24,7 +24,7 @@ use crate::controllers::nested_cluster::status::{self, Problem, Seen};
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
 use crate::domains::label_value;
 use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
-use crate::nested::rights::{ConfigMapName, Needs};
+use crate::nested::rights::Needs;
 use crate::registration::bounds::agents_cluster;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock;
@@ -374,13 +374,9 @@ impl Worker {
         };
         let served = connection.context.certificates_api.borrow().clone();
         let needs = served.map(|served| Needs {
-            agents: settings.agents.is_some(),
             pod_certificates: served.pod_certificate_requests.is_some(),
             trust_bundles: served.cluster_trust_bundles.is_some(),
-            bundle: settings.wish.as_ref().map(|wish| ConfigMapName {
-                namespace: wish.namespace.clone(),
-                name: wish.name.clone(),
-            }),
+            ..settings.needs()
         });
         // Before that is known, what is needed in any case.
         let needs = Some(needs.unwrap_or_default());
