@@ -255,7 +255,7 @@ pub fn parent_rights(
         namespace: Some(namespace.to_owned()),
         ..ObjectMeta::default()
     };
-    let rule = PolicyRule {
+    let on_both = PolicyRule {
         resource_names: Some(vec![parent_object_name(parent)]),
         ..PARENT.rule()
     };
@@ -274,7 +274,7 @@ pub fn parent_rights(
         metadata: metadata.clone(),
     };
     let role = Role {
-        rules: Some(vec![rule]),
+        rules: Some(vec![on_both]),
         metadata,
     };
     (role, binding)

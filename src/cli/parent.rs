@@ -27,7 +27,7 @@ pub(super) enum Command {
     /// Run beside a stock SPIRE server: put in place what the operator tells it of nested clusters,
     /// and send it SIGUSR1 when its plugin data changed.
     Sidecar(SidecarArguments),
-    /// Print the strategic merge patch that adds the sidecar to a server's StatefulSet or Deployment.
+    /// Print the strategic merge patch that adds the sidecar to the pods of a server.
     Patch(PatchArguments),
     /// Print the Role, and its binding, that the operator needs in the namespace of a server.
     Rights(RightsArguments),

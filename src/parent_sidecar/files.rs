@@ -4,11 +4,14 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::Folders;
 use super::plan::{Files, Plan, plan};
 use crate::nested::parent::PLUGIN_DATA_FILE;
+use crate::runtime::clock;
 
 /// Most bytes of a file that are read: more than fits into a ConfigMap or a Secret.
 const MAX_LENGTH: u64 = 2 << 20;
@@ -136,8 +139,11 @@ fn age(path: &Path) -> Result<Duration, FileError> {
         source,
     })?;
     // A clock that was set back makes it new.
-    let age = SystemTime::now().duration_since(modified);
-    Ok(age.unwrap_or_default())
+    let age = Timestamp::try_from(modified).map(|modified| clock::now().duration_since(modified));
+    Ok(age
+        .ok()
+        .and_then(|age| age.try_into().ok())
+        .unwrap_or_default())
 }
 
 #[cfg(test)]

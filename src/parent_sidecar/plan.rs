@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::nested::parent::{ENTRY, KUBECONFIG, PLUGIN_DATA_FILE, TOKEN, plugin_data, read_entry};
+use crate::nested::parent::{
+    ENTRY, KUBE_CONFIG_FILE, KUBECONFIG, PLUGIN_DATA_FILE, TOKEN, plugin_data, read_entry,
+};
 
 /// Files of a folder by name.
 pub(super) type Files = BTreeMap<String, Vec<u8>>;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a server may take to start.
-const STARTING: Duration = Duration::from_secs(60);
+const STARTING: Duration = Duration::from_mins(1);
 /// How far two readings of the same time may be apart.
 const MARGIN: Duration = Duration::from_secs(2);
 

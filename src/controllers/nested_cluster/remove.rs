@@ -159,15 +159,16 @@ fn is_over(object: &NestedCluster) -> bool {
 
 /// What a cluster, and servers that were told of it, may still have of us.
 fn left(object: &NestedCluster) -> String {
-    let mut left =
-        "ClusterTrustBundles with the label spiffe-operator.io/nested-cluster".to_owned();
+    let bundles = "ClusterTrustBundles with the label spiffe-operator.io/nested-cluster";
+    let mut left = vec![bundles.to_owned()];
     if let Some(copy) = &object.spec.bundle.config_map {
-        left.push_str(&format!(", ConfigMap {}/{}", copy.namespace, copy.name));
+        left.push(format!("ConfigMap {}/{}", copy.namespace, copy.name));
     }
     for (WiredParent { namespace, name }, _) in parents(object) {
         let name = parent_object_name(&name);
-        let keys = format!("; beside it, keys of ConfigMap and Secret {namespace}/{name}");
-        left.push_str(&keys);
+        left.push(format!(
+            "here its keys in ConfigMap and Secret {namespace}/{name}"
+        ));
     }
-    left
+    left.join(", ")
 }

@@ -37,7 +37,7 @@ const PARENT_LABEL: &str = "spiffe-operator.io/parent";
 /// Beginning of the name under which a nested cluster's keys are applied.
 const FIELD_MANAGER: &str = "spiffe-operator-parent-";
 /// What was written is written again after this time, in case somebody changed it.
-const REPAIR: Duration = Duration::from_secs(60);
+const REPAIR: Duration = Duration::from_mins(1);
 /// What could not be written is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
 
