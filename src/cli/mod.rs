@@ -36,8 +36,8 @@ pub struct CommandLine {
 enum Command {
     /// Run the operator.
     Run(Box<run::Arguments>),
-    /// Print all custom resource definitions as YAML, ready for `kubectl apply -f -`.
-    Crds,
+    /// Print all custom resource definitions as YAML, ready for `kubectl apply -f -`, or apply them.
+    Crds(crds::Arguments),
     /// Show which entries pods would get, without changing anything.
     Render(render::Arguments),
     /// Help a stock SPIRE server be a parent of nested clusters.
@@ -77,7 +77,7 @@ impl CommandLine {
     fn execute(self) -> ExitCode {
         let outcome = match self.command {
             Command::Run(arguments) => run::execute(*arguments),
-            Command::Crds => crds::execute(),
+            Command::Crds(arguments) => crds::execute(&arguments),
             Command::Render(arguments) => render::execute(&arguments),
             Command::Parent(command) => parent::execute(command),
             Command::Version => print(&format!("spiffe-operator {}\n", env!("CARGO_PKG_VERSION"))),

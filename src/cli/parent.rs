@@ -188,6 +188,7 @@ fn patch(arguments: &PatchArguments) -> Result<String, String> {
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,
                 "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
             },
             "resources": {
                 "requests": {"cpu": "5m", "memory": "16Mi"},

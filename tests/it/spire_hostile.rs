@@ -31,8 +31,9 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
 const OUT_OF_RANGE: i32 = 11;
 const INTERNAL: i32 = 13;
-/// How much more memory, in KiB, the same load may take again than it did the first time.
-pub(crate) const GROWTH: u64 = 10 * 1024;
+/// How much more memory, in KiB, the same load may take again than it did the first time. Measured
+/// were 1.4 MiB over 93 MiB of silent connections, and 7 MiB over 144 MiB of calls that are held.
+pub(crate) const GROWTH: u64 = 16 * 1024;
 
 async fn served() -> (World, u16) {
     let world = World::new().await;

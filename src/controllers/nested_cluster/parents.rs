@@ -2,7 +2,7 @@
 
 use crate::api::conditions::{Report, State};
 use crate::api::{NestedCluster, SpireParent, WiredParent};
-use crate::controllers::nested_cluster::settings::{ClusterSettings, SettingsError};
+use crate::controllers::nested_cluster::settings::name_of;
 use crate::controllers::nested_cluster::status::Problem;
 use crate::domains::K8sPsatSettings;
 use crate::nested::kubeconfig::ChildKubeconfig;
@@ -100,19 +100,17 @@ pub(super) fn parents(object: &NestedCluster) -> Vec<(WiredParent, Option<&Spire
     all.into_iter().map(|it| (it.clone(), named(&it))).collect()
 }
 
-/// Which pods are agents for `parent`.
+/// Which pods of the cluster of `object` are agents for `parent`.
 pub(super) fn agents_of(
-    settings: &ClusterSettings,
+    object: &NestedCluster,
     parent: &SpireParent,
 ) -> Result<K8sPsatSettings, Problem> {
-    let own = parent.agents.as_ref();
-    let own = own.map(|own| K8sPsatSettings::parse(settings.bounds.cluster_name(), own));
-    let own = own.transpose().map_err(SettingsError::from);
-    let own = own.map_err(|error| Problem::new("InvalidAgents", error.to_string()))?;
-    own.or_else(|| settings.agents.clone()).ok_or_else(|| {
-        let message = "name the service accounts of agents, here or in spec.agents";
-        Problem::new("NoAgents", message)
-    })
+    let agents = parent.agents.as_ref().or(object.spec.agents.as_ref());
+    let agents = agents.map(|agents| K8sPsatSettings::parse(&name_of(object), agents));
+    let problem = |words: String| Problem::new("NoAgents", words);
+    agents
+        .ok_or_else(|| problem("name the service accounts of agents".into()))?
+        .map_err(|error| problem(error.to_string()))
 }
 
 #[cfg(test)]
@@ -153,8 +151,7 @@ mod tests {
 
     fn agents() -> K8sPsatSettings {
         let object = object(&json!([parent("a")]), &json!([]));
-        let settings = ClusterSettings::parse(&object).unwrap();
-        agents_of(&settings, &object.spec.parents[0]).unwrap()
+        agents_of(&object, &object.spec.parents[0]).unwrap()
     }
 
     #[test]
@@ -223,21 +220,14 @@ mod tests {
         let own = json!({"serviceAccountAllowList": ["spire:other"]});
         let mut with_own = parent("a");
         with_own["agents"] = own;
-        let object = object(&json!([with_own]), &json!([]));
-        let settings = ClusterSettings::parse(&object).unwrap();
-        let agents = agents_of(&settings, &object.spec.parents[0]).unwrap();
-        assert!(agents.service_accounts.contains("spire:other"));
-        assert!(
-            super::tests::agents()
-                .service_accounts
-                .contains("spire:agent")
-        );
-        let mut none = settings;
-        none.agents = None;
-        let plain = SpireParent {
-            agents: None,
-            ..object.spec.parents[0].clone()
+        let mut object = object(&json!([with_own, parent("b")]), &json!([]));
+        let agents = |object: &NestedCluster, index: usize| {
+            let agents = agents_of(object, &object.spec.parents[index]);
+            agents.map(|agents| agents.service_accounts.into_iter().collect::<Vec<_>>())
         };
-        assert_eq!(agents_of(&none, &plain).unwrap_err().reason, "NoAgents");
+        assert_eq!(agents(&object, 0).unwrap(), ["spire:other"]);
+        assert_eq!(agents(&object, 1).unwrap(), ["spire:agent"]);
+        object.spec.agents = None;
+        assert_eq!(agents(&object, 1).unwrap_err().reason, "NoAgents");
     }
 }

@@ -25,7 +25,6 @@ use crate::clusters::{CallError, call};
 use crate::controllers::nested_cluster::parents::{
     Standing, Step, Wired, agents_of, parents, step,
 };
-use crate::controllers::nested_cluster::settings::ClusterSettings;
 use crate::controllers::nested_cluster::status::Problem;
 use crate::controllers::nested_cluster::worker::{Connected, Worker};
 use crate::domains::label_value;
@@ -53,11 +52,7 @@ struct Done {
 
 impl Worker {
     /// Brings all servers to what `object` wishes, as the leader.
-    pub(super) async fn wire(
-        &mut self,
-        object: &NestedCluster,
-        settings: &ClusterSettings,
-    ) -> Wired {
+    pub(super) async fn wire(&mut self, object: &NestedCluster) -> Wired {
         let mut wired = Wired::default();
         if !self.leads() {
             self.wires = Wires::default();
@@ -68,7 +63,7 @@ impl Worker {
         for (parent, wish) in parents(object) {
             let is_told = told.contains(&parent);
             let step = match wish {
-                Some(wish) => self.step(wish, settings, is_told),
+                Some(wish) => self.step(object, wish, is_told),
                 None => Step::TakeOut(None),
             };
             let (is_told, problem) = self.carry_out(&parent, step, is_told).await;
@@ -101,8 +96,8 @@ impl Worker {
         }
     }
 
-    fn step(&self, wish: &SpireParent, settings: &ClusterSettings, is_told: bool) -> Step {
-        match agents_of(settings, wish) {
+    fn step(&self, object: &NestedCluster, wish: &SpireParent, is_told: bool) -> Step {
+        match agents_of(object, wish) {
             Ok(agents) => step(standing(self.connection.as_ref()), &agents, is_told),
             Err(problem) => Step::Keep(Some(problem)),
         }

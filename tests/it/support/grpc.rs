@@ -52,6 +52,19 @@ pub(crate) struct Svid {
     pub(crate) serial: String,
 }
 
+impl Svid {
+    /// What a server has made of a request for `key`.
+    pub(crate) fn of(certificate: CertificateDer<'static>, key: KeyPair) -> Self {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+        let serial = parsed.serial.to_string();
+        Self {
+            certificate,
+            key,
+            serial,
+        }
+    }
+}
+
 /// An X.509-SVID of `ca` for `id` that ends in `lifetime`, which may be in the past.
 pub(crate) fn svid(ca: &Ca, id: &str, lifetime: Duration) -> Svid {
     let now = OffsetDateTime::now_utc();
@@ -71,13 +84,7 @@ pub(crate) fn svid(ca: &Ca, id: &str, lifetime: Duration) -> Svid {
     parameters.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = parameters.signed_by(&key, ca).unwrap().der().clone();
-    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
-    let serial = parsed.serial.to_string();
-    Svid {
-        certificate,
-        key,
-        serial,
-    }
+    Svid::of(certificate, key)
 }
 
 impl Svid {
