@@ -142,6 +142,8 @@ mod tests {
             ("a.json", ENTRY_TEXT),
             ("b.json", ENTRY_TEXT),
             ("c.json", "["),
+            // The server's own cluster, of which nobody brings a kubeconfig.
+            ("own.json", r#"{"kube_config_file":""}"#),
         ]);
         let secret = files(&[("a.kubeconfig", "{}"), ("c.kubeconfig", "{}")]);
         let added = plan(&config, &secret, &Files::new(), "/t");
