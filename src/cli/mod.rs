@@ -5,6 +5,7 @@
 
 mod crds;
 mod kubeconfig;
+mod parent;
 mod rbac;
 pub mod render;
 mod run;
@@ -47,6 +48,9 @@ enum Command {
     /// Print the rights that the operator needs in another cluster.
     #[command(subcommand)]
     Rbac(rbac::Command),
+    /// Help a stock SPIRE server be a parent of nested clusters.
+    #[command(subcommand)]
+    Parent(parent::Command),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -85,6 +89,7 @@ impl CommandLine {
             Command::Render(arguments) => render::execute(&arguments),
             Command::Kubeconfig(command) => kubeconfig::execute(&command),
             Command::Rbac(command) => rbac::execute(&command),
+            Command::Parent(command) => parent::execute(command),
             Command::Version => print(&format!("spiffe-operator {}\n", env!("CARGO_PKG_VERSION"))),
             Command::Completion { shell } => {
                 let mut script = Vec::new();
@@ -122,11 +127,8 @@ mod tests {
         let mut command = CommandLine::command();
         command.build();
         let mut count = 0;
-        let commands = command.get_subcommands();
-        let commands: Vec<_> = commands
-            .flat_map(|command| std::iter::once(command).chain(command.get_subcommands()))
-            .collect();
-        for subcommand in commands {
+        let all = command.get_subcommands();
+        for subcommand in all.flat_map(|it| it.get_subcommands().chain([it])) {
             let flags = subcommand
                 .get_arguments()
                 .filter(|argument| !argument.is_positional())

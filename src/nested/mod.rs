@@ -5,6 +5,7 @@
 //! - [`AllowedNames`]: what a child's entries may be called.
 //! - [`rights`]: what the operator must be allowed to do there, and what of that it is not.
 //! - [`ChildAccess`]: the manifests by which it is.
+//! - [`parent`]: what a stock SPIRE server in the parent's cluster is told of a child.
 //! - [`mod@ttl_budget`]: what lifetimes a chain of servers can promise.
 //!
 //! Pure: no I/O and no clock. Nothing that a kubeconfig names is opened, run or called here.
@@ -14,6 +15,7 @@ mod allowed_names;
 mod eks_token;
 pub mod kubeconfig;
 pub mod managed;
+pub mod parent;
 pub mod rights;
 mod ttl_budget;
 

@@ -34,6 +34,7 @@ mod kinds;
 mod leadership;
 mod nested_clusters;
 mod nested_credentials;
+mod nested_parents;
 mod nested_rights;
 mod outages;
 mod pod_certificates;

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
 use crate::api::{MissingRight, NestedCluster, NestedClusterStatus};
 use crate::clusters::nested::{Contact, Published, Trouble};
+use crate::controllers::nested_cluster::parents::Wired;
 use crate::controllers::nested_cluster::settings::{NameTaken, name_of};
 use crate::nested::rights::Missing;
 
@@ -45,6 +46,8 @@ pub(super) struct Seen {
     pub(super) published: Option<Published>,
     /// What the credential may not do and would have to; none while that is not known.
     pub(super) missing_rights: Option<Vec<Missing>>,
+    /// What became of its parents; none where nobody looked.
+    pub(super) wired: Option<Wired>,
     /// What the cluster's pods still wait for; none once all were seen.
     pub(super) unseen: Option<String>,
     /// Whether its pods may have any SPIFFE ID.
@@ -134,6 +137,10 @@ pub(super) fn of(object: &NestedCluster, seen: &Seen, now: Timestamp) -> NestedC
         pods: count(seen.pods),
         entries: count(seen.entries),
         agents: count(seen.agents),
+        parents: match &seen.wired {
+            Some(wired) => wired.parents.clone(),
+            None => before.parents.clone(),
+        },
     };
     let last = seen.contact.last;
     let is_old =
@@ -158,6 +165,7 @@ fn conditions(seen: &Seen, now: Timestamp) -> Vec<Report> {
         seen.missing_rights.as_deref().map(rights_granted),
         Some(registered(seen)),
         Some(bundle_synced(seen)),
+        seen.wired.as_ref().and_then(Wired::report),
     ]
     .into_iter()
     .flatten()

@@ -21,6 +21,7 @@ use crate::controllers::nested_cluster::settings::{
     ClusterSettings, NameTaken, SettingsError, name_of, name_taken,
 };
 use crate::controllers::nested_cluster::status::{self, Problem, Seen};
+use crate::controllers::nested_cluster::wire::Wires;
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
 use crate::domains::label_value;
 use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
@@ -48,6 +49,8 @@ pub(super) struct Worker {
     pub(super) leaving: Option<Client>,
     /// The credential that the operator makes for itself.
     pub(super) managed: Managed,
+    /// What stock SPIRE servers were told of the cluster.
+    pub(super) wires: Wires,
 }
 
 /// A connection, and what it was made of.
@@ -105,6 +108,7 @@ impl Worker {
             connection: None,
             leaving: None,
             managed: Managed::default(),
+            wires: Wires::default(),
         }
     }
 
@@ -198,7 +202,11 @@ impl Worker {
         self.attest(&settings, uid);
         self.wish(&settings.wish);
         self.need(&settings);
-        Ok(self.look(&settings, &identities, kubeconfig_problem))
+        let wired = self.wire(object).await;
+        Ok(Seen {
+            wired: Some(wired),
+            ..self.look(&settings, &identities, kubeconfig_problem)
+        })
     }
 
     fn settings(&self, object: &NestedCluster) -> Result<ClusterSettings, Problem> {
@@ -407,6 +415,7 @@ impl Worker {
         });
         Seen {
             spec_problem: None,
+            wired: None,
             twin: twin.map(|twin| twin.name_any()),
             kubeconfig_problem,
             is_connected: connected.is_some(),
