@@ -143,7 +143,7 @@ impl CaCertificate {
             Ok(Some(usage)) if usage.value.key_cert_sign() => {}
             _ => return Err(CaCertificateError::NoCertificateSigning),
         }
-        let public_key = PublicKey::from_parsed(parsed.public_key()).map_err(|error| {
+        let public_key = PublicKey::from_spki(parsed.public_key().raw).map_err(|error| {
             CaCertificateError::UnsupportedKey {
                 message: error.to_string(),
             }
