@@ -6,6 +6,7 @@
 //! [`settings`].
 
 mod credentials;
+mod look;
 mod own_secret;
 mod parents;
 mod remove;

@@ -8,9 +8,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::api::{
-    AttestedAgent, CredentialSource, KubeConfigSource, NestedCluster, NestedClusterStatus,
-};
+use crate::api::{CredentialSource, KubeConfigSource, NestedCluster, NestedClusterStatus};
 use crate::clusters::cache::Cache;
 use crate::clusters::identities::Identities;
 use crate::clusters::nested::{AttestingCluster, Connection, Trouble, Wish};
@@ -22,11 +20,8 @@ use crate::controllers::nested_cluster::settings::{
 };
 use crate::controllers::nested_cluster::status::{self, Problem, Seen};
 use crate::controllers::nested_cluster::wire::Wires;
-use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
-use crate::domains::label_value;
 use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
 use crate::nested::rights::Needs;
-use crate::registration::bounds::agents_cluster;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock;
 use crate::runtime::context::Context;
@@ -39,7 +34,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// One NestedCluster object.
 pub(super) struct Worker {
     pub(super) context: Context,
-    objects: Arc<Cache<NestedCluster>>,
+    pub(super) objects: Arc<Cache<NestedCluster>>,
     /// Name of the object.
     pub(super) name: String,
     /// Version of the Secret, and the kubeconfig in it.
@@ -393,57 +388,6 @@ impl Worker {
             *old = needs;
             changed
         });
-    }
-
-    fn look(
-        &self,
-        settings: &ClusterSettings,
-        identities: &Identities,
-        kubeconfig_problem: Option<Problem>,
-    ) -> Seen {
-        let connected = self.connection.as_ref();
-        let kubeconfig = connected.map(|connected| &connected.kubeconfig);
-        let contact = connected.map(|it| it.connection.contact.borrow().clone());
-        let agents = self.agents(&settings.domain, settings.scope.bounds.cluster_name());
-        let uid = contact.as_ref().and_then(|contact| contact.uid.as_ref());
-        let all = self.objects.all();
-        let twin = all.iter().find(|other| {
-            let found = other.status.as_ref().and_then(|it| it.cluster_uid.as_ref());
-            other.spec.trust_domain_ref.name == settings.domain
-                && other.name_any() != self.name
-                && uid.is_some_and(|uid| found == Some(uid))
-        });
-        Seen {
-            spec_problem: None,
-            wired: None,
-            twin: twin.map(|twin| twin.name_any()),
-            kubeconfig_problem,
-            is_connected: connected.is_some(),
-            is_managed: settings.is_managed,
-            server: kubeconfig.map(|it| it.server.url.as_str().to_owned()),
-            expires_at: kubeconfig.and_then(ChildKubeconfig::credential_expires_at),
-            contact: contact.unwrap_or_default(),
-            published: connected.map(|it| it.connection.published.borrow().clone()),
-            missing_rights: connected.and_then(|it| it.connection.missing.borrow().clone()),
-            unseen: identities.missing(&settings.domain),
-            is_open: settings.scope.bounds.is_open(),
-            has_servers: settings.has_servers(),
-            pods: identities.pod_count(&settings.domain),
-            entries: identities.entry_count(&settings.domain),
-            agents: agents.len(),
-        }
-    }
-
-    /// The records of the cluster's agents.
-    pub(super) fn agents(&self, domain: &str, cluster: &str) -> Vec<Arc<AttestedAgent>> {
-        let domain = label_value(domain);
-        let mut agents = self.context.caches.agents.all();
-        agents.retain(|agent| {
-            let id = agent.spec.id.parse().ok();
-            agent.labels().get(TRUST_DOMAIN_LABEL) == Some(&domain)
-                && id.is_some_and(|id| agents_cluster(&id) == Some(cluster))
-        });
-        agents
     }
 
     pub(super) fn leads(&self) -> bool {
