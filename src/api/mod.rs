@@ -20,6 +20,7 @@ mod registration_entry;
 mod schema;
 mod trust_domain;
 mod trust_domain_server;
+mod upstream_authority;
 
 pub use attested_agent::*;
 pub use cluster_federated_trust_domain::*;
@@ -31,3 +32,4 @@ pub use node_attestors::*;
 pub use registration_entry::*;
 pub use trust_domain::*;
 pub use trust_domain_server::*;
+pub use upstream_authority::*;

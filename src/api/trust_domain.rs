@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ServerSpec, schema};
+use super::{ServerSpec, UpstreamAuthority, schema};
 
 /// A SPIFFE trust domain that this operator serves: who signs, for which objects, with which
 /// lifetimes, and where its bundle is published.
@@ -79,16 +79,17 @@ pub struct TrustDomainSpec {
     #[serde(default = "default_ignore_namespaces")]
     #[schemars(schema_with = "schema::non_empty_list")]
     pub ignore_namespaces: Vec<String>,
-    /// Who signs: exactly one of `selfSigned` and `secretRef`.
+    /// Who signs: exactly one of `selfSigned`, `secretRef` and `upstream`.
     pub authority: AuthoritySource,
-    /// Key type of the CAs that `selfSigned` makes. A change takes effect with the next one.
+    /// Key type of the CAs of `selfSigned` and `upstream`. A change takes effect with the next one.
     #[serde(default)]
     pub key_type: CaKeyType,
     /// Lifetime of the CAs that `selfSigned` makes, a Go duration. The next one is prepared at half
     /// of it and signs when a sixth is left, so it must be at least six times `x509SVID.ttl` and
     /// six times `podCertificates.ttl`. With `secretRef` the certificate in the Secret says its own
     /// lifetime. It is the lifetime of the keys that sign JWT-SVIDs in any case, and so at least six
-    /// times `jwtSVID.ttl`.
+    /// times `jwtSVID.ttl`. With `upstream` it is what the server above is asked for; what that grants
+    /// counts, and may be less.
     #[serde(default = "default_ca_ttl", rename = "caTTL")]
     #[schemars(schema_with = "schema::lifetime")]
     pub ca_ttl: String,
@@ -123,8 +124,9 @@ pub struct TrustDomainSpec {
 /// Who signs: exactly one of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.selfSigned) != has(self.secretRef)",
-    "message": "exactly one of selfSigned and secretRef must be set",
+    "rule": "[has(self.selfSigned), has(self.secretRef), has(self.upstream)]\
+             .filter(set, set).size() == 1",
+    "message": "exactly one of selfSigned, secretRef and upstream must be set",
 }]))]
 #[serde(rename_all = "camelCase")]
 pub struct AuthoritySource {
@@ -135,6 +137,10 @@ pub struct AuthoritySource {
     /// change of the Secret is a rotation: the new root is published before the new key signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<AuthoritySecretRef>,
+    /// A server above, which signs CAs that the operator makes the keys of: the trust domain is the
+    /// server's, and one root holds over all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamAuthority>,
 }
 
 /// A CA that the operator makes and rotates.
@@ -317,8 +323,9 @@ pub struct TrustDomainStatus {
     pub observed_generation: Option<i64>,
     /// What holds and what does not: `Ready` sums up, `AuthorityReady` says whether somebody signs,
     /// `BundlePublished` whether the roots are where they should be, `ServerReady` whether the API of
-    /// spire-server is served, `Reconciling` that work is
-    /// under way, `Stalled` that somebody must change something.
+    /// spire-server is served, `UpstreamReachable` whether the server above answers and lets the
+    /// operator be a server below it, `Reconciling` that work is under way, `Stalled` that somebody
+    /// must change something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
