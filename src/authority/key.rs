@@ -100,7 +100,10 @@ impl PrivateKey {
     }
 
     /// Reads a private key in the DER of PKCS #8, SEC 1 or PKCS #1.
-    fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+    ///
+    /// # Errors
+    /// When it is none that can sign for us.
+    pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         for curve in CURVES {
             if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, der) {
                 return Self::new(KeyPair::Ecdsa(pair));

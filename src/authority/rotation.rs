@@ -551,4 +551,159 @@ mod tests {
             .unwrap();
         assert_eq!(step_at(&ledger, IMPORTED, 10, &["a", "b"], Some("a")), None);
     }
+
+    /// A CA by the server above under `root`, of eight days.
+    fn signed_above(called: &str, root: &str, begin: i64) -> Record {
+        Record {
+            root: name(root),
+            ..record(called, begin, AuthorityOrigin::Upstream)
+        }
+    }
+
+    /// What is to be done where the server above has signed a CA that ends as given.
+    fn with_server_above(
+        ledger: &Ledger,
+        second: i64,
+        candidate: Option<(&str, i64)>,
+        distrusted: &[&str],
+    ) -> (Option<Step>, bool) {
+        let published = ["r", "s"].map(name).into_iter().collect();
+        let distrusted = distrusted.iter().map(|root| name(root)).collect();
+        let candidate = candidate.map(|(called, end)| (name(called), at(end)));
+        let observed = Observed {
+            now: at(second),
+            published: &published,
+            candidate: candidate.as_ref().map(|(called, end)| (called, *end)),
+            distrusted: &distrusted,
+        };
+        let policy = policy(AuthorityOrigin::Upstream);
+        (
+            next_step(ledger, &policy, &observed),
+            wants_upstream_ca(ledger, &policy, &observed),
+        )
+    }
+
+    fn after(ledger: &Ledger, steps: &[Step], second: i64) -> Ledger {
+        let ledger = ledger.clone();
+        steps
+            .iter()
+            .fold(ledger, |ledger, step| ledger.after(step, at(second)))
+    }
+
+    fn confirm(called: &str) -> Step {
+        let fingerprint = name(called);
+        Step::ConfirmPublished { fingerprint }
+    }
+
+    fn activate(called: &str) -> Step {
+        let fingerprint = name(called);
+        Step::Activate { fingerprint }
+    }
+
+    fn import(called: &str) -> Step {
+        let fingerprint = name(called);
+        Step::Import { fingerprint }
+    }
+
+    fn under_a_server() -> Ledger {
+        let ledger = Ledger::default().with_prepared(signed_above("a", "r", 0));
+        after(&ledger, &[confirm("a"), activate("a")], 1)
+    }
+
+    #[test]
+    fn a_server_above_is_asked_at_half_and_its_ca_signs_at_a_sixth() {
+        let empty = Ledger::default();
+        assert_eq!(with_server_above(&empty, 0, None, &[]), (None, true));
+        let first = Some(("a", 8 * DAY));
+        assert_eq!(
+            with_server_above(&empty, 0, first, &[]).0,
+            Some(import("a"))
+        );
+        let ledger = under_a_server();
+        assert_eq!(
+            with_server_above(&ledger, 4 * DAY, None, &[]),
+            (None, false)
+        );
+        let half = 4 * DAY + 1;
+        assert_eq!(with_server_above(&ledger, half, None, &[]), (None, true));
+        // Not one that ends as early, as near the end of the server's own CA.
+        let short = Some(("b", 8 * DAY));
+        assert_eq!(with_server_above(&ledger, half, short, &[]), (None, true));
+        let next = Some(("b", 12 * DAY));
+        assert_eq!(
+            with_server_above(&ledger, half, next, &[]).0,
+            Some(import("b"))
+        );
+        let ledger = ledger.with_prepared(signed_above("b", "r", half));
+        let ledger = after(&ledger, &[confirm("b")], half);
+        assert_eq!(
+            with_server_above(&ledger, half + 1, next, &[]),
+            (None, false)
+        );
+        // The same root: no pause.
+        let sixth = 8 * DAY - 8 * DAY / 6 + 1;
+        assert_eq!(
+            with_server_above(&ledger, sixth, next, &[]).0,
+            Some(activate("b"))
+        );
+    }
+
+    #[test]
+    fn a_new_root_spreads_before_anything_under_it_signs() {
+        let sixth = 8 * DAY - 8 * DAY / 6 + 1;
+        let ledger = under_a_server().with_prepared(signed_above("b", "s", sixth));
+        let ledger = after(&ledger, &[confirm("b")], sixth);
+        assert_eq!(with_server_above(&ledger, sixth, None, &[]).0, None);
+        let spread = sixth + PROPAGATION.as_secs();
+        assert_eq!(
+            with_server_above(&ledger, spread, None, &[]).0,
+            Some(activate("b"))
+        );
+        // But not where the root before it is tainted.
+        assert_eq!(
+            with_server_above(&ledger, sixth, None, &["r"]).0,
+            Some(activate("b"))
+        );
+    }
+
+    #[test]
+    fn a_ca_under_a_tainted_root_is_replaced_at_once() {
+        let ledger = under_a_server();
+        assert_eq!(with_server_above(&ledger, 10, None, &["r"]), (None, true));
+        // Although the next one ends earlier.
+        let next = Some(("b", 4 * DAY));
+        assert_eq!(
+            with_server_above(&ledger, 10, next, &["r"]).0,
+            Some(import("b"))
+        );
+        let ledger = ledger.with_prepared(signed_above("b", "r", 10));
+        let fingerprint = name("b");
+        assert_eq!(
+            with_server_above(&ledger, 10, None, &["r"]),
+            (Some(Step::Discard { fingerprint }), true)
+        );
+    }
+
+    #[test]
+    fn one_that_has_waited_for_long_is_replaced_before_it_signs() {
+        let half = 4 * DAY + 1;
+        let mut short = signed_above("b", "r", half);
+        short.not_after = at(half + 5 * DAY);
+        let ledger = under_a_server().with_prepared(short);
+        let ledger = after(&ledger, &[confirm("b")], half);
+        let old = half + 5 * DAY / 2 + 1;
+        assert_eq!(with_server_above(&ledger, old, None, &[]), (None, true));
+        let fingerprint = name("b");
+        let next = Some(("c", half + 9 * DAY));
+        assert_eq!(
+            with_server_above(&ledger, old, next, &[]).0,
+            Some(Step::Discard { fingerprint })
+        );
+        // It signs if there is no other: the server above may be away.
+        let sixth = 8 * DAY - 8 * DAY / 6 + 1;
+        assert_eq!(
+            with_server_above(&ledger, sixth, None, &[]),
+            (Some(activate("b")), true)
+        );
+    }
 }

@@ -229,3 +229,190 @@ impl CertificateAuthority {
         Self::assemble(certificate.clone(), key, others, trust_domain, now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::{
+        api::{CaKeyType, CaSubject, JwtKeyType},
+        authority::{
+            DownstreamCaRequest, Journal, JwtAuthority,
+            fixtures::{ca_params, now, root, trust_domain},
+        },
+    };
+
+    fn later(hours: i64) -> Timestamp {
+        now() + SignedDuration::from_hours(hours)
+    }
+
+    fn parent(hours: i64) -> CertificateAuthority {
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        let subject = CaSubject::default();
+        CertificateAuthority::self_signed(&trust_domain(), &subject, key, now(), later(hours))
+            .unwrap()
+    }
+
+    fn root_of(ca: &CertificateAuthority) -> CertificateDer<'static> {
+        ca.certificates().root().clone()
+    }
+
+    fn bundle(roots: &[&CertificateAuthority], tainted: &[&CertificateAuthority]) -> Bundle {
+        let tainted: Vec<_> = tainted.iter().map(|ca| root_of(ca)).collect();
+        let roots = roots.iter().map(|ca| root_of(ca));
+        let bundle = Bundle::new(trust_domain(), roots, 7).unwrap();
+        bundle.with_tainted(|root| tainted.contains(root))
+    }
+
+    fn jwt_key(name: &str) -> JwtKey {
+        let authority = JwtAuthority::generate(JwtKeyType::EcP256, later(24)).unwrap();
+        JwtKey {
+            key_id: name.into(),
+            public_key: authority.key().public_key().clone(),
+            expires_at: Some(later(24)),
+            tainted: false,
+        }
+    }
+
+    fn shown(journal: &Journal) -> Vec<(CertificateDer<'static>, bool)> {
+        let bundle = journal.bundle().unwrap();
+        let roots = bundle.x509_authorities().iter();
+        roots
+            .map(|root| (root.certificate().clone(), root.is_tainted()))
+            .collect()
+    }
+
+    fn restarted(journal: &Journal) -> Journal {
+        Journal::from_secret_data(&trust_domain(), &journal.to_secret_data().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_root_is_as_it_is_above_and_goes_when_it_was_tainted() {
+        let (a, b, c) = (parent(24), parent(48), parent(72));
+        let follow = |journal: &Journal, bundle: &Bundle, at| {
+            let followed = journal.following(bundle, at).unwrap();
+            restarted(&followed.expect("news"))
+        };
+        let journal = Journal::new(trust_domain());
+        let journal = follow(&journal, &bundle(&[&a, &b], &[]), now());
+        let both = [(root_of(&a), false), (root_of(&b), false)];
+        assert_eq!(shown(&journal), both);
+        let again = journal.following(&bundle(&[&a, &b], &[]), now()).unwrap();
+        assert!(again.is_none(), "no news");
+        // One that is gone without having been tainted stays until its end.
+        let gone = bundle(&[&b], &[]);
+        assert!(journal.following(&gone, now()).unwrap().is_none());
+        let ended = follow(&journal, &gone, later(25));
+        assert_eq!(shown(&ended), [(root_of(&b), false)]);
+        let sequence = journal.sequence();
+        let journal = follow(&journal, &bundle(&[&a, &b, &c], &[&a]), now());
+        assert_eq!(shown(&journal)[0], (root_of(&a), true));
+        assert!(journal.sequence() > sequence);
+        let journal = follow(&journal, &bundle(&[&b, &c], &[]), now());
+        let left = [(root_of(&b), false), (root_of(&c), false)];
+        assert_eq!(shown(&journal), left);
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_followed_changes_nothing() {
+        let a = parent(24);
+        let journal = Journal::new(trust_domain());
+        let many: Vec<_> = (0..=MAX_JWT_KEYS)
+            .map(|n| JwtKey {
+                key_id: n.to_string(),
+                ..jwt_key("")
+            })
+            .collect();
+        let long = jwt_key(&"a".repeat(MAX_KEY_ID_LENGTH + 1));
+        let leaf = root(rcgen::CertificateParams::default());
+        let leaf = Bundle::new(trust_domain(), [leaf.der().clone()], 0).unwrap();
+        for (bundle, error) in [
+            (bundle(&[], &[]), UpstreamBundleError::Empty),
+            (
+                bundle(&[&a], &[]).with_jwt_keys(many),
+                UpstreamBundleError::TooMany {
+                    roots: 1,
+                    jwt_keys: MAX_JWT_KEYS + 1,
+                },
+            ),
+            (
+                bundle(&[&a], &[]).with_jwt_keys([long]),
+                UpstreamBundleError::TooLong,
+            ),
+            (
+                leaf,
+                UpstreamBundleError::Root {
+                    source: CaCertificateError::NotCa,
+                },
+            ),
+        ] {
+            assert_eq!(journal.following(&bundle, now()).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn jwt_keys_are_told_once() {
+        let a = parent(24);
+        let theirs = jwt_key("theirs");
+        let journal = Journal::new(trust_domain());
+        let own = JwtAuthority::generate(JwtKeyType::EcP256, later(24)).unwrap();
+        let id = own.key_id().to_owned();
+        let journal = journal.with_prepared_jwt(std::sync::Arc::new(own), now());
+        let told = journal.jwt_keys_for_upstream(now());
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].key_id, id);
+        assert!(
+            journal.jwt_keys_for_upstream(later(24)).is_empty(),
+            "it has ended"
+        );
+        let above = bundle(&[&a], &[]).with_jwt_keys([theirs, told[0].clone()]);
+        let journal = restarted(&journal.following(&above, now()).unwrap().unwrap());
+        assert!(journal.jwt_keys_for_upstream(now()).is_empty());
+        let keys = journal.bundle().unwrap();
+        let keys: Vec<_> = keys.jwt_keys().iter().map(|key| &*key.key_id).collect();
+        assert_eq!(keys, [&*id, "theirs"]);
+        assert_eq!(journal.jwt_key_count(), 2);
+        let (journal, gone) = journal.without_upstream();
+        assert_eq!((gone, journal.jwt_key_count()), (3, 1));
+    }
+
+    #[test]
+    fn a_ca_of_a_server_above_must_be_one() {
+        let above = parent(48);
+        let sign = |key: &PrivateKey| {
+            let signed = above.sign_downstream_ca(&DownstreamCaRequest {
+                trust_domain: &trust_domain(),
+                public_key: key.public_key(),
+                not_before: now(),
+                not_after: later(24),
+            });
+            signed.unwrap().chain
+        };
+        let new_key = || PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        let take = |key, chain: &[CertificateDer<'static>], roots: &[CertificateDer<'static>]| {
+            CertificateAuthority::of_upstream(key, chain, roots, &trust_domain(), now())
+        };
+        let key = new_key();
+        let chain = sign(&key);
+        let roots = [root_of(&parent(24)), root_of(&above)];
+        let ca = take(key, &chain, &roots).unwrap();
+        assert_eq!(ca.not_after(), later(24));
+        assert_eq!(*ca.certificates().root(), roots[1]);
+        let refused = take(new_key(), &chain, &roots).unwrap_err();
+        assert_eq!(refused, ImportError::KeyMismatch);
+        let key = new_key();
+        let chain = sign(&key);
+        let refused = take(key, &chain, &roots[..1]).unwrap_err();
+        assert_eq!(refused.reason(), "InvalidChain");
+        assert_eq!(
+            take(new_key(), &[], &roots).unwrap_err().reason(),
+            "InvalidCertificate"
+        );
+        let long = vec![root(ca_params("a")).der().clone(); MAX_CHAIN + 1];
+        assert_eq!(
+            take(new_key(), &long, &roots).unwrap_err().reason(),
+            "InvalidChain"
+        );
+    }
+}

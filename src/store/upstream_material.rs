@@ -120,7 +120,7 @@ impl UpstreamMaterial {
             let value = data.get(key);
             value.ok_or_else(|| format!("Secret {name} has no key {key}"))
         };
-        certificate_and_key(&entry(import::CERTIFICATE)?, &entry(import::PRIVATE_KEY)?)
+        certificate_and_key(entry(import::CERTIFICATE)?, entry(import::PRIVATE_KEY)?)
             .map_err(|error| format!("Secret {name}: {error}"))
     }
 

@@ -22,6 +22,7 @@ use crate::upstream::attest::{Evidence, attest, renew, svid_of};
 use crate::upstream::channel::Connection;
 use crate::upstream::problem::UpstreamProblem;
 use crate::upstream::svid::Svid;
+use crate::upstream::workload_api::fetch;
 
 /// Most bytes of an answer with entries. An agent that shares its ID with a node's may have many.
 const MAX_ENTRIES_SIZE: usize = 16 * 1024 * 1024;
@@ -82,12 +83,21 @@ impl Identity {
                 (trusted, server)
             }
             UpstreamIdentity::Workload { socket } => {
-                return Err(UpstreamProblem::WorkloadApi {
-                    socket,
-                    message: "not served".into(),
-                });
+                let (server, bundle) = fetch(&socket, &self.upstream.trust_domain).await?;
+                (trusted(Ok(bundle), known)?, server)
             }
         };
+        // The agent beside us renews at a time of its own.
+        let is_same = self
+            .server
+            .as_ref()
+            .is_some_and(|it| it.chain == server.chain);
+        if let Some((trusted, connection)) = &self.connection
+            && is_same
+            && trusted.as_ref() == known
+        {
+            return Ok(connection.clone());
+        }
         let address = &self.upstream.settings.address;
         let connection = Connection::open(address, bundle, Some(&server)).await?;
         self.server = Some(server);
@@ -289,5 +299,44 @@ fn choose(
             agent: agent.clone(),
             wanted: wanted.map_or_else(String::new, |id| format!(" and the ID {id}")),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, downstream: bool) -> Entry {
+        Entry {
+            id: format!("entry-of-{path}"),
+            spiffe_id: Some(Spiffeid {
+                trust_domain: "example.org".into(),
+                path: format!("/{path}"),
+            }),
+            downstream,
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn of_several_entries_one_must_be_chosen() {
+        let agent: SpiffeId = "spiffe://example.org/spire/agent/a".parse().unwrap();
+        let other: SpiffeId = "spiffe://example.org/b".parse().unwrap();
+        let reason = |entries: &[Entry], wanted| {
+            let chosen = choose(entries.to_vec(), &agent, wanted);
+            chosen.map_err(|problem| problem.reason())
+        };
+        let workload = entry("w", false);
+        assert_eq!(reason(&[], None), Err("NoDownstreamEntry"));
+        assert_eq!(
+            reason(std::slice::from_ref(&workload), None),
+            Err("NoDownstreamEntry")
+        );
+        let one = [workload, entry("a", true)];
+        assert_eq!(reason(&one, None), Ok("entry-of-a".into()));
+        assert_eq!(reason(&one, Some(&other)), Err("NoDownstreamEntry"));
+        let two = [entry("a", true), entry("b", true)];
+        assert_eq!(reason(&two, None), Err("SeveralDownstreamEntries"));
+        assert_eq!(reason(&two, Some(&other)), Ok("entry-of-b".into()));
     }
 }

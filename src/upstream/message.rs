@@ -67,3 +67,66 @@ pub(super) fn jwt_key_to_proto(key: &JwtKey) -> types::JwtKey {
         tainted: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{CaKeyType, CaSubject};
+    use crate::authority::{CertificateAuthority, PrivateKey};
+
+    fn message() -> types::Bundle {
+        let trust_domain: TrustDomainName = "example.org".parse().unwrap();
+        let [begin, end] =
+            [1_800_000_000, 1_900_000_000].map(|it| Timestamp::from_second(it).unwrap());
+        let root = |tainted| {
+            let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+            let subject = CaSubject::default();
+            let ca = CertificateAuthority::self_signed(&trust_domain, &subject, key, begin, end);
+            types::X509Certificate {
+                asn1: ca.unwrap().certificates().root().to_vec(),
+                tainted,
+            }
+        };
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        types::Bundle {
+            trust_domain: "example.org".into(),
+            x509_authorities: vec![root(true), root(false)],
+            jwt_authorities: vec![types::JwtKey {
+                public_key: key.public_key().spki().to_vec(),
+                key_id: "key".into(),
+                expires_at: 1_900_000_000,
+                tainted: true,
+            }],
+            ..types::Bundle::default()
+        }
+    }
+
+    #[test]
+    fn marks_of_what_is_tainted_are_kept() {
+        let read = bundle(&message(), &"example.org".parse().unwrap()).unwrap();
+        let roots = read.x509_authorities().iter();
+        assert!(
+            roots
+                .map(crate::spiffe::X509Authority::is_tainted)
+                .eq([true, false])
+        );
+        let key = read.jwt_key("key").unwrap();
+        assert!(key.tainted);
+        let said = jwt_key_to_proto(key);
+        assert_eq!((&*said.key_id, said.expires_at), ("key", 1_900_000_000));
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused() {
+        let with = |change: fn(&mut types::Bundle)| {
+            let mut message = message();
+            change(&mut message);
+            bundle(&message, &"example.org".parse().unwrap()).unwrap_err()
+        };
+        with(|it| it.trust_domain = "other.org".into());
+        with(|it| it.x509_authorities[0].asn1.push(0));
+        with(|it| it.jwt_authorities[0].key_id.clear());
+        with(|it| it.jwt_authorities[0].public_key.clear());
+        with(|it| it.jwt_authorities[0].expires_at = i64::MAX);
+    }
+}

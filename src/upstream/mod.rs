@@ -16,6 +16,7 @@ mod parent;
 mod problem;
 mod svid;
 mod tls;
+mod workload_api;
 mod x509pop;
 
 use std::path::PathBuf;
@@ -116,10 +117,10 @@ pub async fn run(
     let mut next_ca = Instant::now();
     loop {
         let began = Instant::now();
-        let wished = wishes.borrow_and_update().clone();
+        let current = wishes.borrow_and_update().clone();
         let may_ask = next_ca <= began;
-        let ca = wished.ca.filter(|_| may_ask);
-        let asked = parent::ask(&mut identity, &wished, ca).await;
+        let ca = current.ca.filter(|_| may_ask);
+        let asked = parent::ask(&mut identity, &current, ca).await;
         if ca.is_some() {
             next_ca = began + BETWEEN_CAS;
         }

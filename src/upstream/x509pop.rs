@@ -92,3 +92,29 @@ fn decoded(nonce: &Nonce) -> Result<Vec<u8>, String> {
         _ => Err("the challenge is malformed".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::CaKeyType;
+
+    #[test]
+    fn says_why_a_challenge_is_not_answered() {
+        let key = PrivateKey::generate(CaKeyType::EcP384).unwrap();
+        for (challenge, words) in [
+            ("", "malformed"),
+            ("{}", "no signature that is known"),
+            (r#"{"ecdsa_signature":{"nonce":"AAAA"}}"#, "neither RSA nor"),
+            (r#"{"rsa_signature":{"nonce":"AAAA"}}"#, "RSA signature"),
+        ] {
+            let problem = respond(challenge.as_bytes(), &key).unwrap_err();
+            assert!(problem.contains(words), "{problem}");
+        }
+        let key = PrivateKey::generate(CaKeyType::EcP256).unwrap();
+        let challenge = br#"{"ecdsa_signature":{"nonce":"%"}}"#;
+        assert!(respond(challenge, &key).is_err());
+        let long = BASE64_STANDARD.encode([0; MAX_NONCE + 1]);
+        let challenge = json!({ "ecdsa_signature": { "nonce": long } });
+        assert!(respond(challenge.to_string().as_bytes(), &key).is_err());
+    }
+}

@@ -4,16 +4,22 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use spiffe_operator::spiffe::{Bundle, pem, verify_jwt_svid, verify_x509_svid};
 use tempfile::TempDir;
 
 use crate::support::{
-    Operator, SOON, SpireServer, SpireServerCli, World, apply, control_plane, free_port,
-    shared_operator, unique, wait_until,
+    AGENT_ACCOUNT, Attestor, Ca, Operator, SOON, SpireAgent, SpireServer, SpireServerCli, World,
+    apply, ca, control_plane, free_port, pod, pod_token, service_account, shared_operator, unique,
+    wait_until,
 };
+
+/// Name of the child's cluster at the parent.
+const CHILD: &str = "child01";
 
 /// A trust domain of ours under a stock server.
 struct Chain {
@@ -21,14 +27,34 @@ struct Chain {
     parent: SpireServer,
     /// Name of the ConfigMap with the parent's bundle.
     bundle: String,
+    /// Who signs certificates that agents of the parent attest with.
+    nodes: Ca,
+    folder: TempDir,
 }
 
 impl Chain {
-    /// A stock server and the world that is to be under it; `server` and `plugins` are put into those
-    /// parts of its configuration.
-    async fn begin(server: &str, plugins: &str) -> Self {
-        let world = World::without_trust_domain(control_plane().await).await;
-        let parent = SpireServer::start(&world.trust_domain, server, plugins).await;
+    /// A stock server, and the world that is to be under it; `server` is put into that part of its
+    /// configuration.
+    async fn begin(server: &str) -> Self {
+        let control_plane = control_plane().await;
+        let world = World::without_trust_domain(control_plane).await;
+        let folder = tempfile::tempdir().unwrap();
+        let nodes = ca("nodes");
+        let nodes_file = folder.path().join("nodes.pem");
+        std::fs::write(&nodes_file, nodes.pem()).unwrap();
+        let plugins = format!(
+            r#"NodeAttestor "x509pop" {{ plugin_data {{ ca_bundle_path = "{}" }} }}
+  NodeAttestor "k8s_psat" {{ plugin_data {{ clusters = {{ "{CHILD}" = {{
+    service_account_allow_list = ["{}:{AGENT_ACCOUNT}"]
+    kube_config_file = "{}"
+    use_pod_uid_for_agent_id = true
+  }} }} }} }}"#,
+            nodes_file.display(),
+            world.namespace,
+            control_plane.kubeconfig().display()
+        );
+        let server = format!("ratelimit {{ attestation = false }}\n  {server}");
+        let parent = SpireServer::start(&world.trust_domain, &server, &plugins).await;
         let bundle = unique("upstream-bundle");
         let shown = parent
             .cli()
@@ -42,10 +68,13 @@ impl Chain {
         });
         shared_operator().await;
         apply(&world.client, &object).await.unwrap();
+        world.apply_cluster_spiffe_id("web", json!({})).await;
         Self {
             world,
             parent,
             bundle,
+            nodes,
+            folder,
         }
     }
 
@@ -95,6 +124,57 @@ impl Chain {
             agent,
             ("joinToken", json!({ "secretRef": { "name": name } })),
         )
+    }
+
+    /// A Secret with a certificate that the parent takes, and what shows it.
+    async fn x509pop(&self) -> (&'static str, Value) {
+        let name = unique("node");
+        let Attestor::X509Pop { certificates, key } =
+            Attestor::x509pop(&self.nodes, &name, self.folder.path())
+        else {
+            panic!("by a certificate");
+        };
+        let bytes = |path| ByteString(std::fs::read(path).unwrap());
+        let object = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": { "name": name, "namespace": "spiffe-system" },
+            "data": { "tls.crt": bytes(certificates), "tls.key": bytes(key) },
+        });
+        apply(&self.world.client, &object).await.unwrap();
+        ("x509pop", json!({ "secretRef": { "name": name } }))
+    }
+
+    /// A pod with a token for the parent, and what shows that.
+    async fn k8s_psat(&self, operator: &Operator) -> (Pod, (&'static str, Value)) {
+        let World {
+            client,
+            namespace,
+            node,
+            ..
+        } = &self.world;
+        service_account(client, namespace, AGENT_ACCOUNT).await;
+        let spec = json!({
+            "serviceAccountName": AGENT_ACCOUNT,
+            "containers": [{ "name": "operator", "image": "none" }],
+        });
+        let pod = pod(client, namespace, "operator", &node.name_any(), &[], spec).await;
+        let file = unique("token");
+        let token = pod_token(client, &pod, "spire-server").await;
+        std::fs::write(operator.token_folder().join(&file), token).unwrap();
+        let psat = json!({ "cluster": CHILD, "tokenFile": file });
+        (pod, ("k8sPSAT", psat))
+    }
+
+    /// The ID of the agent that the parent knows.
+    async fn agent(&self) -> String {
+        let cli = self.parent.cli();
+        wait_until("an agent at the parent", SOON, || async {
+            let listed = cli.json("agent list").await;
+            let path = listed["agents"][0]["id"]["path"].as_str();
+            let path = path.ok_or_else(|| listed.to_string())?;
+            Ok(self.id(path.trim_start_matches('/')))
+        })
+        .await
     }
 
     async fn child(&self, operator: &Operator) -> SpireServerCli {
@@ -155,10 +235,9 @@ fn openssl_verifies(chain: &[CertificateDer<'static>], bundle: &Bundle) {
 }
 
 #[tokio::test]
-async fn a_stock_server_above_signs_the_cas() {
-    let chain = Chain::begin("", "").await;
+async fn a_server_above_signs_the_cas_of_who_joined_with_a_token() {
+    let chain = Chain::begin("").await;
     let (agent, attestor) = chain.join_token().await;
-    chain.world.apply_cluster_spiffe_id("web", json!({})).await;
     chain.chain(attestor, json!({})).await;
     let world = &chain.world;
     let missing = world
@@ -173,5 +252,50 @@ async fn a_stock_server_above_signs_the_cas() {
         .trust_domain_reason("UpstreamReachable", "Reachable")
         .await;
     world.trust_domain_condition("Ready", "True").await;
+    chain.holds().await;
+}
+
+#[tokio::test]
+async fn a_server_above_signs_the_cas_of_who_shows_a_certificate() {
+    let chain = Chain::begin("").await;
+    let attestor = chain.x509pop().await;
+    chain
+        .chain(attestor, json!({ "keyType": "rsa-2048" }))
+        .await;
+    let agent = chain.agent().await;
+    chain.downstream_entry(&agent, "child").await;
+    chain.world.trust_domain_condition("Ready", "True").await;
+    chain.holds().await;
+}
+
+#[tokio::test]
+async fn a_server_above_signs_the_cas_of_who_shows_a_token_of_its_service_account() {
+    let chain = Chain::begin("").await;
+    let (pod, attestor) = chain.k8s_psat(shared_operator().await).await;
+    chain.chain(attestor, json!({})).await;
+    let agent = chain.agent().await;
+    let uid = pod.uid().unwrap();
+    let expected = chain.id(&format!("spire/agent/k8s_psat/{CHILD}/pod/{uid}"));
+    assert_eq!(agent, expected);
+    chain.downstream_entry(&agent, "child").await;
+    chain.world.trust_domain_condition("Ready", "True").await;
+    chain.holds().await;
+}
+
+#[tokio::test]
+async fn an_agent_beside_it_shows_the_server_above_who_it_is() {
+    let chain = Chain::begin("").await;
+    let attestor = Attestor::x509pop(&chain.nodes, "beside", chain.folder.path());
+    let agent = SpireAgent::start(&chain.parent.endpoint().await, &attestor).await;
+    let socket = json!({ "socketPath": agent.socket() });
+    chain.chain(("workloadAPI", socket), json!({})).await;
+    chain
+        .world
+        .trust_domain_reason("UpstreamReachable", "WorkloadAPI")
+        .await;
+    let cli = chain.parent.cli();
+    let agent = chain.agent().await;
+    cli.entry(&agent, &chain.id("child"), "-downstream").await;
+    chain.world.trust_domain_condition("Ready", "True").await;
     chain.holds().await;
 }

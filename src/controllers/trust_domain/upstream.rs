@@ -105,9 +105,9 @@ fn start(
         material,
         token_folder: context.token_folder.clone(),
     };
-    let (wishes, wished) = watch::channel(Wishes::default());
+    let (wishes, receiver) = watch::channel(Wishes::default());
     let (telling, told) = watch::channel(Told::default());
-    let task = upstream::run(upstream, wished, telling);
+    let task = upstream::run(upstream, receiver, telling);
     Running {
         settings: wanted.clone(),
         goes_with_object,
