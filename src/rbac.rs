@@ -1,5 +1,5 @@
 //! What the operator may do in the Kubernetes API, and why: the one list from which the manifests
-//! in `config/rbac` are generated.
+//! in `config/rbac` and in the chart are generated.
 //!
 //! A right that is not here is not held, so code that needs another one adds it here with its
 //! reason. Rights are as narrow as RBAC allows: by name where names are fixed, in the operator's

@@ -65,6 +65,7 @@ const KUBERNETES_CLIENT: &[&str] = &[
     "kube::client",
 ];
 const MAY_CALL_KUBERNETES: &[&str] = &[
+    "src/cli/crds.rs",
     "src/cli/render",
     "src/cli/run.rs",
     "src/clusters/",

@@ -24,9 +24,10 @@ const (
 	controlPlane = "control-plane"
 	node         = "node"
 	spire        = "spire"
+	client       = "client"
 )
 
-var groups = []string{controlPlane, node, spire}
+var groups = []string{controlPlane, node, spire, client}
 
 var servers = []server{
 	{"etcd", controlPlane, "etcd", "go.etcd.io/etcd/server/v3", 20 * time.Second},
@@ -40,6 +41,7 @@ var servers = []server{
 	{"spire-server", spire, "spire", "github.com/spiffe/spire/cmd/spire-server", 4 * time.Minute},
 	{"spire-agent", spire, "spire", "github.com/spiffe/spire/cmd/spire-agent", 30 * time.Second},
 	{"spire-controller-manager", spire, "spire-controller-manager", "github.com/spiffe/spire-controller-manager/cmd", 40 * time.Second},
+	{"helm", client, "helm", "helm.sh/helm/v3/cmd/helm", 50 * time.Second},
 }
 
 func buildGroups(wanted []string) error {

@@ -66,7 +66,7 @@ func TestOnlyANodeNeedsTheServersOfAnotherGroup(t *testing.T) {
 			}
 		}
 	}
-	want := map[string][]string{controlPlane: {controlPlane}, node: {controlPlane, node}, spire: {spire}}
+	want := map[string][]string{controlPlane: {controlPlane}, node: {controlPlane, node}, spire: {spire}, client: {client}}
 	if !reflect.DeepEqual(needs, want) {
 		t.Errorf("the groups need %v", needs)
 	}

@@ -1,5 +1,5 @@
-// Devcluster is the dev tool of spiffe-operator: it builds real Kubernetes and SPIRE servers from
-// pinned Go modules, starts throwaway clusters on this host, and makes and loads container images
+// Devcluster is the dev tool of spiffe-operator: it builds real Kubernetes and SPIRE servers, and helm,
+// from pinned Go modules, starts throwaway clusters on this host, and makes and loads container images
 // without Docker. Tests start it in the foreground and speak to it over standard input and output;
 // the demo runs it in the background.
 package main
@@ -18,8 +18,8 @@ import (
 
 const usage = `usage: devcluster COMMAND [FLAG]...
 
-  build [control-plane|node|spire|all]...
-                                      build the pinned servers that are not in the cache yet;
+  build [control-plane|node|spire|client|all]...
+                                      build the pinned servers and clients that are not in the cache yet;
                                       as root also install the packages that a node needs
   program NAME                        print the path of a pinned server or client, built if need be
   control-plane [--controller-manager] [--audit] [--apiserver-arg ARG]...

@@ -38,6 +38,9 @@ use super::{BundleFormat, K8sPsatAttestor, nested_cluster_schema, schema};
 #[schemars(extend("x-kubernetes-validations" = [
     nested_cluster_schema::cluster_name_stays(),
     nested_cluster_schema::trust_domain_stays(),
+    nested_cluster_schema::mode_stays(),
+    nested_cluster_schema::servers_only_downstream(),
+    nested_cluster_schema::servers_are_not_bound(),
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct NestedClusterSpec {
@@ -51,9 +54,13 @@ pub struct NestedClusterSpec {
     pub cluster_name: Option<String>,
     /// How the cluster's API server is reached.
     pub kube_config: KubeConfigSource,
-    /// Who serves the cluster's pods and agents.
+    /// Who serves the cluster's pods and agents. Immutable.
     #[serde(default)]
     pub mode: NestedClusterMode,
+    /// With `mode: Downstream`: which pods are the cluster's servers. Unset: those of this operator,
+    /// in the namespace and with the service account that it has by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downstream: Option<DownstreamServer>,
     /// Where the credential comes from that the operator uses.
     #[serde(default)]
     pub credentials: CredentialSource,
@@ -153,13 +160,47 @@ pub struct ImpersonatedUser {
     pub groups: Vec<String>,
 }
 
+/// The server of a nested cluster that gets its CA from this one. Its SPIFFE ID is
+/// `spiffe://<trust domain>/nested/<cluster name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DownstreamServer {
+    /// Service accounts of the server's pods, each `namespace:name`; at least one.
+    #[serde(default = "default_servers")]
+    #[schemars(schema_with = "schema::service_accounts")]
+    pub service_account_allow_list: Vec<String>,
+    /// How the server comes to its X.509-SVID.
+    #[serde(default)]
+    pub attestation: DownstreamAttestation,
+    /// Lifetime of that X.509-SVID, a Go duration. Unset: `x509SVID.ttl` of the TrustDomain. The CA
+    /// lives as long as the server asks for, and no longer than the one above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::lifetime")]
+    pub ttl: Option<String>,
+}
+
+/// How a server comes to its X.509-SVID.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DownstreamAttestation {
+    /// By the token of its service account, as this operator does: it is an agent of its own, with
+    /// the ID `spiffe://<trust domain>/spire/agent/k8s_psat/<cluster name>/pod/<UID of the pod>`.
+    #[default]
+    #[serde(rename = "K8sPSAT")]
+    K8sPsat,
+    /// From the agent on its node, as spire-server does. Those agents are named in `spec.agents`.
+    #[serde(rename = "WorkloadAPI")]
+    WorkloadApi,
+}
+
 /// Who serves a nested cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NestedClusterMode {
     /// This operator: nothing of ours runs in the cluster.
     #[default]
     Remote,
-    /// A server in the cluster, under an intermediate CA from us.
+    /// A server in the cluster, under an intermediate CA from us. Nothing but that server is
+    /// registered here, and only it publishes a ClusterTrustBundle and answers
+    /// PodCertificateRequests there. Its CA signs any ID of the trust domain.
     Downstream,
 }
 
@@ -210,7 +251,8 @@ pub enum UniqueIds {
 #[serde(rename_all = "camelCase")]
 pub struct NestedBundle {
     /// A ConfigMap in the cluster that is kept as the bundle is. `configMap: {}` is the one that
-    /// agents of the spire-nested chart read. Unset: none.
+    /// agents of the spire-nested chart read. Unset: none, and with `mode: Downstream`
+    /// `spire-bundle-upstream` in the namespace of the first service account of its servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<NestedBundleConfigMap>,
 }
@@ -233,6 +275,29 @@ pub struct NestedBundleConfigMap {
     /// Form of the bundle.
     #[serde(default = "default_bundle_format")]
     pub format: BundleFormat,
+}
+
+impl Default for DownstreamServer {
+    fn default() -> Self {
+        Self {
+            service_account_allow_list: default_servers(),
+            attestation: DownstreamAttestation::default(),
+            ttl: None,
+        }
+    }
+}
+
+impl NestedBundleConfigMap {
+    /// The one that servers of a nested cluster look for in `namespace`.
+    #[must_use]
+    pub fn of_servers(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: default_bundle_name(),
+            key: None,
+            format: default_bundle_format(),
+        }
+    }
 }
 
 /// What was made of a NestedCluster.
@@ -281,6 +346,10 @@ pub struct NestedClusterStatus {
 
 fn default_kube_config_key() -> String {
     "kubeconfig".into()
+}
+
+fn default_servers() -> Vec<String> {
+    vec!["spiffe-system:spiffe-operator".into()]
 }
 
 fn default_cleanup_timeout() -> String {

@@ -38,6 +38,34 @@ pub(super) fn trust_domain_stays() -> Value {
     })
 }
 
+/// On a NestedCluster: who serves it does not change.
+pub(super) fn mode_stays() -> Value {
+    json!({
+        "rule": "self.mode == oldSelf.mode",
+        "fieldPath": ".mode",
+        "message": "must not change: what was published for the former mode would stay; delete this \
+                    NestedCluster and apply it again",
+    })
+}
+
+/// On a NestedCluster: what is said of its servers is said of a cluster that has some.
+pub(super) fn servers_only_downstream() -> Value {
+    json!({
+        "rule": "!has(self.downstream) || self.mode == 'Downstream'",
+        "fieldPath": ".downstream",
+        "message": "is for mode Downstream",
+    })
+}
+
+/// On a NestedCluster: a CA cannot be bound.
+pub(super) fn servers_are_not_bound() -> Value {
+    json!({
+        "rule": "self.mode != 'Downstream' || !(has(self.allowedIDs) || has(self.allowedDNSNames))",
+        "message": "allowedIDs and allowedDNSNames cannot bind a cluster of mode Downstream: its \
+                    server's CA signs any ID of the trust domain",
+    })
+}
+
 /// On a NestedCluster: its name as a cluster does not change.
 pub(super) fn cluster_name_stays() -> Value {
     let name = |object: &str| format!("(has({object}.clusterName) ? {object}.clusterName : '')");

@@ -116,6 +116,20 @@ pub enum CaBundleKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinTokenAttestor {}
 
+impl K8sPsatAttestor {
+    /// Agents with these service accounts, and nothing else said of them.
+    #[must_use]
+    pub fn of(service_accounts: &[String]) -> Self {
+        Self {
+            service_account_allow_list: service_accounts.to_vec(),
+            audience: default_audience(),
+            allowed_node_label_keys: Vec::new(),
+            allowed_pod_label_keys: Vec::new(),
+            use_pod_uid_for_agent_id: false,
+        }
+    }
+}
+
 fn default_audience() -> Vec<String> {
     vec!["spire-server".into()]
 }

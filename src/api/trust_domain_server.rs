@@ -40,7 +40,8 @@ pub struct ServerSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerRateLimit {
     /// Limits attestations to one a second; those by `k8s_psat` to 50 a second from one address, as
-    /// agents of a cluster may share one, and to 200 a second from all.
+    /// agents of a cluster may share one, and to 200 a second from all. The IPv6 addresses of a /64
+    /// count as one.
     #[serde(default = "yes")]
     pub attestation: bool,
     /// Limits signatures to 500 a second.

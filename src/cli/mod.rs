@@ -35,8 +35,8 @@ pub struct CommandLine {
 enum Command {
     /// Run the operator.
     Run(Box<run::Arguments>),
-    /// Print all custom resource definitions as YAML, ready for `kubectl apply -f -`.
-    Crds,
+    /// Print all custom resource definitions as YAML, ready for `kubectl apply -f -`, or apply them.
+    Crds(crds::Arguments),
     /// Show which entries pods would get, without changing anything.
     Render(render::Arguments),
     /// Print the version.
@@ -73,7 +73,7 @@ impl CommandLine {
     fn execute(self) -> ExitCode {
         let outcome = match self.command {
             Command::Run(arguments) => run::execute(*arguments),
-            Command::Crds => crds::execute(),
+            Command::Crds(arguments) => crds::execute(&arguments),
             Command::Render(arguments) => render::execute(&arguments),
             Command::Version => print(&format!("spiffe-operator {}\n", env!("CARGO_PKG_VERSION"))),
             Command::Completion { shell } => {

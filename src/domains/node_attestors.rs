@@ -35,6 +35,8 @@ pub struct K8sPsatSettings {
     pub pod_label_keys: BTreeSet<String>,
     /// Whether an agent is told apart by its pod rather than its node.
     pub id_by_pod: bool,
+    /// Service accounts that are told apart by their pods in any case.
+    pub by_pod: BTreeSet<String>,
 }
 
 /// No service account of agents is named.
@@ -111,7 +113,22 @@ impl K8sPsatSettings {
             node_label_keys: set(&attestor.allowed_node_label_keys),
             pod_label_keys: set(&attestor.allowed_pod_label_keys),
             id_by_pod: attestor.use_pod_uid_for_agent_id,
+            by_pod: BTreeSet::new(),
         })
+    }
+
+    /// The same, with `servers`, of which each is told apart by its pod.
+    #[must_use]
+    pub fn with_servers(mut self, servers: &BTreeSet<String>) -> Self {
+        self.service_accounts.extend(servers.iter().cloned());
+        self.by_pod.clone_from(servers);
+        self
+    }
+
+    /// Whether an agent with this service account, `namespace:name`, is told apart by its pod.
+    #[must_use]
+    pub fn tells_by_pod(&self, service_account: &str) -> bool {
+        self.id_by_pod || self.by_pod.contains(service_account)
     }
 }
 

@@ -1,12 +1,40 @@
-//! What limits the entries of a nested cluster, whoever declared them. Pure.
+//! What may be registered in a nested cluster: who declares its entries, and what limits them,
+//! whoever declared them. Pure.
 //!
 //! Whoever rules a cluster can make up any namespace, service account and node in it. So agents of a
 //! nested cluster always lie under its name, and its SPIFFE IDs and DNS names can be bound to
 //! patterns.
 
+use super::downstream::DownstreamServers;
 use super::entry_error::EntryError;
 use crate::nested::AllowedNames;
 use crate::spiffe::SpiffeId;
+
+/// What may be registered in one nested cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NestedScope {
+    /// Its limits.
+    pub bounds: ClusterBounds,
+    /// Who declares its entries.
+    pub declared_by: DeclaredBy,
+}
+
+/// Who declares the entries of a nested cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeclaredBy {
+    /// ClusterSPIFFEIDs of this cluster.
+    Parent,
+    /// Nobody but its NestedCluster: it has servers of its own, which alone are registered here.
+    Servers(DownstreamServers),
+}
+
+impl DeclaredBy {
+    /// Whether ClusterSPIFFEIDs of this cluster count there.
+    #[must_use]
+    pub fn parent(&self) -> bool {
+        matches!(self, Self::Parent)
+    }
+}
 
 /// The limits of one nested cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -99,6 +99,8 @@ pub enum SourceKind {
     ClusterStaticEntry,
     /// A RegistrationEntry, which holds what was made through the Entry API.
     RegistrationEntry,
+    /// A NestedCluster, whose servers are downstream of this one.
+    NestedCluster,
 }
 
 /// The object that declares an entry. The order of sources is that of precedence: of two that
@@ -267,6 +269,7 @@ impl SourceKind {
             Self::ClusterSpiffeId => "ClusterSPIFFEID",
             Self::ClusterStaticEntry => "ClusterStaticEntry",
             Self::RegistrationEntry => "RegistrationEntry",
+            Self::NestedCluster => "NestedCluster",
         }
     }
 
@@ -275,7 +278,7 @@ impl SourceKind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::ClusterSpiffeId | Self::ClusterStaticEntry => "spire.spiffe.io/v1alpha1",
-            Self::RegistrationEntry => "spiffe-operator.io/v1alpha1",
+            Self::RegistrationEntry | Self::NestedCluster => "spiffe-operator.io/v1alpha1",
         }
     }
 }

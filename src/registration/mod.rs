@@ -9,6 +9,7 @@
 
 pub mod bounds;
 pub mod dns_name;
+mod downstream;
 pub mod entry;
 pub mod entry_error;
 pub mod entry_id;
@@ -34,6 +35,7 @@ mod template_fast;
 mod template_syntax;
 mod template_types;
 
+pub use downstream::{DownstreamServers, ServerPods, SvidFetcher};
 pub use entry::{
     AdditionalAttributes, Entry, EntryKey, EntrySelector, PodRef, Registered, Source, SourceKind,
 };

@@ -88,13 +88,17 @@ pub(super) fn make<'s>(
     of_services
         .into_iter()
         .for_each(|name| push_new(&mut dns_names, name));
-    let key = EntryKey::new(&spiffe_id, around.parent_id, &selectors);
+    let parent_id = match &spec.servers {
+        Some(servers) => servers.parent_id(cluster, around.pod, around.parent_id)?,
+        None => around.parent_id.clone(),
+    };
+    let key = EntryKey::new(&spiffe_id, &parent_id, &selectors);
     let entry = Entry {
         key,
         id: EntryId::derived(&cluster.cluster_name, &key),
         revision: 0,
         spiffe_id,
-        parent_id: around.parent_id.clone(),
+        parent_id,
         selectors,
         x509_ttl: spec.x509_ttl,
         jwt_ttl: spec.jwt_ttl,

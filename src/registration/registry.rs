@@ -73,7 +73,7 @@ impl Registry {
     /// A registry that has seen nothing.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self {
+        let mut new = Self {
             settings,
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -91,7 +91,9 @@ impl Registry {
             changed_reports: BTreeSet::new(),
             revision: 0,
             next_version: 0,
-        }
+        };
+        new.register_servers();
+        new
     }
 
     /// The settings in force.
@@ -119,6 +121,7 @@ impl Registry {
         for name in &names {
             self.reclassify_cluster_spiffe_id(name);
         }
+        self.register_servers();
         let names: Vec<_> = self.static_entries.keys().cloned().collect();
         names
             .iter()

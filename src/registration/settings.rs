@@ -3,7 +3,8 @@
 use regex::Regex;
 
 use super::{
-    bounds::ClusterBounds,
+    bounds::{ClusterBounds, DeclaredBy, NestedScope},
+    downstream::DownstreamServers,
     entry_error::{EntryError, check_parent_id},
     lifetimes::Lifetimes,
     template::{ClusterFacts, Template, TemplateError},
@@ -32,6 +33,8 @@ pub struct Settings {
     pub ignore_namespaces: Vec<Regex>,
     /// The limits of the cluster, if it is a nested one.
     pub bounds: Option<ClusterBounds>,
+    /// The servers of a nested cluster, where nothing else of it is registered here.
+    pub servers: Option<DownstreamServers>,
     /// How long SVIDs live for certain.
     pub lifetimes: Lifetimes,
 }
@@ -107,17 +110,27 @@ impl Settings {
             parent_id_template,
             ignore_namespaces,
             bounds: None,
+            servers: None,
             lifetimes: Lifetimes::of(spec),
         })
     }
 
     /// The same for the pods of a nested cluster.
     #[must_use]
-    pub fn within(mut self, bounds: ClusterBounds) -> Self {
+    pub fn within(mut self, scope: &NestedScope) -> Self {
+        let NestedScope {
+            bounds,
+            declared_by,
+        } = scope;
         bounds
             .cluster_name()
             .clone_into(&mut self.cluster.cluster_name);
-        self.bounds = Some(bounds);
+        self.bounds = Some(bounds.clone());
+        if let DeclaredBy::Servers(servers) = declared_by {
+            // They often run in a namespace whose other pods are to have no identity.
+            self.ignore_namespaces.clear();
+            self.servers = Some(servers.clone());
+        }
         self
     }
 

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    downstream::ServerPods,
     entry::{Entry, EntryKey, EntrySelector, Source, push_new},
     entry_error::{
         EntryError, check_dns_names, check_parent_id, check_workload_id, parse_member_id,
@@ -56,6 +57,8 @@ pub struct ParsedClusterSpiffeId {
     pub fallback: bool,
     /// Hint.
     pub hint: Option<Arc<str>>,
+    /// The pods that are servers of a nested cluster, where it serves only those.
+    pub servers: Option<ServerPods>,
     /// What templates read of pods beyond what facts always hold.
     pub needed_pod_fields: FieldSet,
 }
@@ -210,6 +213,7 @@ impl ParsedClusterSpiffeId {
             auto_populate_dns_names: spec.auto_populate_dns_names,
             fallback: spec.fallback,
             hint: parse_hint(spec.hint.as_deref())?,
+            servers: None,
             needed_pod_fields,
         })
     }

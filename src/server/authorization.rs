@@ -179,7 +179,7 @@ fn turn(context: &ServerContext, access: Access, caller: &Caller) -> StrangersTu
     let turn = match (access, caller) {
         (_, Caller::Anonymous { address })
         | (Access::Attestation, Caller::Peer { address, .. }) => {
-            Some(context.strangers.take(*address))
+            Some(context.strangers.take((*address).into()))
         }
         _ => None,
     };

@@ -3,30 +3,38 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Timeout, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use crate::server::caller::Caller;
+
+/// After this time a client is asked to connect anew, so that it sees other replicas and is
+/// verified against the bundle of then. What it has begun is finished. As in SPIRE.
+pub(super) const MAX_AGE: Duration = Duration::from_mins(3);
+/// But for what takes longer than this: a client that reads nothing would stay for good.
+pub(super) const GRACE: Duration = Duration::from_mins(2);
 
 /// A connection over the stream `S`.
 pub(super) struct Connection<S> {
     stream: S,
     caller: Caller,
     /// Ends when the connection shall: then nothing more is read from it.
-    end: Pin<Box<WaitForCancellationFutureOwned>>,
+    end: Pin<Box<Timeout<WaitForCancellationFutureOwned>>>,
     /// Tells whoever counts connections when this one has ended.
     _ended: DropGuard,
 }
 
 impl<S> Connection<S> {
-    /// A connection of `caller` that ends when `end` is cancelled.
+    /// A connection of `caller` that ends when `end` is cancelled, or when it is too old.
     pub(super) fn new(stream: S, caller: Caller, end: CancellationToken) -> Self {
         Self {
             stream,
             caller,
-            end: Box::pin(end.clone().cancelled_owned()),
+            end: Box::pin(timeout(MAX_AGE + GRACE, end.clone().cancelled_owned())),
             _ended: end.drop_guard(),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::server::caller::{Caller, PeerSvid};
 use crate::server::connection::Connection;
-use crate::server::turns::{Turns, remove_one};
+use crate::server::origin::Origin;
+use crate::server::turns::{self, Turns};
 
 /// Longest time for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +56,7 @@ pub(super) async fn accept(
     end: CancellationToken,
 ) {
     let anonymous = Arc::new(Turns::new(MAX_ANONYMOUS));
-    let mut handshakes: VecDeque<(IpAddr, AbortOnDropHandle<()>)> = VecDeque::new();
+    let mut handshakes: VecDeque<(Origin, AbortOnDropHandle<()>)> = VecDeque::new();
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -77,11 +78,14 @@ pub(super) async fn accept(
             end.child_token(),
         );
         handshakes.retain(|(_, handshake)| !handshake.is_finished());
-        if handshakes.len() >= MAX_HANDSHAKES {
-            remove_one(&mut handshakes);
-        }
         let handshake = AbortOnDropHandle::new(tokio::spawn(handshake));
-        handshakes.push_back((address.ip(), handshake));
+        let origin = address.ip().into();
+        drop(turns::add(
+            &mut handshakes,
+            MAX_HANDSHAKES,
+            origin,
+            handshake,
+        ));
     }
 }
 
@@ -123,7 +127,7 @@ async fn handshake(
     // From here on `end` is cancelled when the connection is dropped, wherever that is.
     let connection = Connection::new(stream, caller, end.clone());
     if is_anonymous {
-        anonymous.count(address, &end);
+        anonymous.count(address.into(), &end);
     }
     // Fails only once the server ends.
     let _ = connections.send(Ok(connection)).await;

@@ -16,6 +16,7 @@ mod connection;
 pub mod context;
 mod identity;
 mod listener;
+mod origin;
 pub mod proto;
 pub mod rate_limit;
 mod serve;

@@ -2,6 +2,9 @@
 //!
 //! A call that comes too fast waits for its turn; only one that could never have it, or would wait
 //! too long, is refused. Callers on the administration socket are never limited.
+//!
+//! Whoever attests is a stranger and counts by origin ([`super::origin`]): of IPv6 a whole subnet.
+//! Others have shown who they are, and count by address, so that nodes of a subnet share nothing.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,6 +15,7 @@ use tonic::Status;
 
 use crate::api::ServerRateLimit;
 use crate::server::caller::Caller;
+use crate::server::origin::Origin;
 
 /// Longest time that a call waits for its turn; stock agents give up after 30 s.
 const MAX_WAIT: Duration = Duration::from_secs(25);
@@ -55,8 +59,8 @@ type Limiter<K> = DefaultKeyedRateLimiter<K>;
 /// The limits of one server.
 #[derive(Debug)]
 pub struct RateLimits {
-    attestation: Limiter<IpAddr>,
-    cluster_attestation: Limiter<(IpAddr, String)>,
+    attestation: Limiter<Origin>,
+    cluster_attestation: Limiter<(Origin, String)>,
     whole_cluster_attestation: Limiter<String>,
     x509_signing: Limiter<IpAddr>,
     jwt_signing: Limiter<IpAddr>,
@@ -115,9 +119,9 @@ impl RateLimits {
         };
         self.forget_quiet_addresses();
         match limit {
-            Limit::Attestation => turn(&self.attestation, &address, count).await,
+            Limit::Attestation => turn(&self.attestation, &address.into(), count).await,
             Limit::ClusterAttestation(cluster) => {
-                let key = (address, cluster.to_owned());
+                let key = (address.into(), cluster.to_owned());
                 turn(&self.cluster_attestation, &key, count).await
             }
             Limit::WholeClusterAttestation(cluster) => {
@@ -139,9 +143,9 @@ impl RateLimits {
         if !calls.is_multiple_of(FORGET_EVERY) {
             return;
         }
+        self.attestation.retain_recent();
         self.cluster_attestation.retain_recent();
         for limiter in [
-            &self.attestation,
             &self.x509_signing,
             &self.jwt_signing,
             &self.wit_signing,
@@ -207,6 +211,27 @@ mod tests {
         wait(&other).await.unwrap();
         wait(&Caller::Local).await.unwrap();
         wait(&Caller::Local).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn strangers_of_one_ipv6_subnet_wait_for_each_other_and_agents_do_not() {
+        let limits = RateLimits::default();
+        let settings = ServerRateLimit::default();
+        let [one, other] = ["2001:db8::1", "2001:db8::2"].map(anonymous);
+        let wait = |limit, caller, count| {
+            let turn = limits.wait(&settings, limit, caller, count);
+            futures::FutureExt::now_or_never(turn).is_some_and(|turn| turn.is_ok())
+        };
+        for (limit, count) in [
+            (Limit::Attestation, 1),
+            (Limit::ClusterAttestation("one"), 50),
+        ] {
+            assert!(wait(limit, &one, count));
+            assert!(!wait(limit, &other, count), "{limit:?}");
+        }
+        for limit in [Limit::X509Signing, Limit::JwtSigning, Limit::Publishing] {
+            assert!(wait(limit, &one, 500) && wait(limit, &other, 500));
+        }
     }
 
     #[tokio::test]

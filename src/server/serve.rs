@@ -18,15 +18,10 @@ use tonic::transport::Server;
 use crate::runtime::backoff::Backoff;
 use crate::server::admin_socket;
 use crate::server::authorization::AuthorizationLayer;
-use crate::server::connection::Connection;
+use crate::server::connection::{self, Connection};
 use crate::server::context::ServerContext;
 use crate::server::{identity, listener, services};
 
-/// After this time a client is asked to connect anew, so that it sees other replicas and is
-/// verified against the bundle of then. What it has begun is finished. As in SPIRE.
-const MAX_CONNECTION_AGE: Duration = Duration::from_mins(3);
-/// But for what takes longer than this: a client that reads nothing would stay for good.
-const CONNECTION_GRACE: Duration = Duration::from_mins(2);
 /// A connection on which nothing was heard for so long is asked whether it lives,
 const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// and is closed when it does not answer within this time.
@@ -186,12 +181,23 @@ async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let server = Server::builder()
+    let server = transport(bounds)
         .layer(AuthorizationLayer {
             context: Arc::clone(context),
         })
-        .max_connection_age(MAX_CONNECTION_AGE)
-        .max_connection_age_grace(CONNECTION_GRACE)
+        .add_routes(routes)
+        .serve_with_incoming(ReceiverStream::new(connections));
+    if let Err(error) = server.await {
+        let error = crate::error_chain(&error);
+        tracing::warn!(trust_domain = %context.trust_domain, error, "the server ended");
+    }
+}
+
+/// HTTP/2 within `bounds`.
+fn transport(bounds: Bounds) -> Server {
+    Server::builder()
+        // With a grace of its own it would ask nobody, and cut off what is under way.
+        .max_connection_age(connection::MAX_AGE)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADERS)
@@ -199,10 +205,84 @@ async fn serve<S>(
         .initial_stream_window_size(bounds.window)
         .initial_connection_window_size(bounds.window)
         .timeout(CALL_TIMEOUT)
-        .add_routes(routes)
-        .serve_with_incoming(ReceiverStream::new(connections));
-    if let Err(error) = server.await {
-        let error = crate::error_chain(&error);
-        tracing::warn!(trust_domain = %context.trust_domain, error, "the server ended");
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, stream};
+    use h2::client::handshake;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
+    use tonic::codegen::http::Uri;
+    use tonic::transport::Endpoint;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::server::caller::Caller;
+
+    /// A client's end of a connection whose only service is that for health.
+    fn connect() -> DuplexStream {
+        let (client, server) = duplex(64 * 1024);
+        let (_, health) = tonic_health::server::health_reporter();
+        let server = Connection::new(server, Caller::Local, CancellationToken::new());
+        let incoming = stream::iter([Ok::<_, io::Error>(server)]).chain(stream::pending());
+        let serve = transport(KNOWN)
+            .add_service(health)
+            .serve_with_incoming(incoming);
+        tokio::spawn(serve);
+        client
+    }
+
+    /// Whether a time has passed, and not much more.
+    fn is_about(passed: Duration, expected: Duration) -> bool {
+        (expected..expected + Duration::from_secs(2)).contains(&passed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_lives_as_long_as_in_spire() {
+        let begun = Instant::now();
+        let (client, driver) = handshake(connect()).await.unwrap();
+        // It answers when it is asked whether it lives.
+        driver.await.unwrap();
+        let passed = begun.elapsed();
+        assert!(is_about(passed, connection::MAX_AGE), "{passed:?}");
+        assert!(client.ready().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_begun_may_go_on_for_a_while() {
+        let begun = Instant::now();
+        let mut stream = Some(TokioIo::new(connect()));
+        let connect = service_fn(move |_: Uri| {
+            let stream = stream.take();
+            async { stream.ok_or_else(|| io::Error::other("it has ended")) }
+        });
+        let endpoint = Endpoint::from_static("http://server.test");
+        let channel = endpoint.connect_with_connector(connect).await.unwrap();
+        let request = HealthCheckRequest::default();
+        let watching = HealthClient::new(channel).watch(request).await.unwrap();
+        let mut watching = watching.into_inner();
+        watching.message().await.unwrap().unwrap();
+        watching.message().await.unwrap_err();
+        let passed = begun.elapsed();
+        let longest = connection::MAX_AGE + connection::GRACE;
+        assert!(is_about(passed, longest), "{passed:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_any_more_is_let_go() {
+        let begun = Instant::now();
+        let mut client = connect();
+        // The beginning of HTTP/2 with empty settings.
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        client.write_all(preface).await.unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        let passed = begun.elapsed();
+        let longest = KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT;
+        assert!(is_about(passed, longest), "{passed:?}");
     }
 }

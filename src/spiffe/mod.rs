@@ -9,6 +9,8 @@ mod ca_certificate;
 mod certificate;
 mod certificate_request;
 mod csr;
+#[cfg(test)]
+mod der_tests;
 mod id;
 mod jwk;
 mod jws;

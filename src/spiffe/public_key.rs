@@ -71,15 +71,20 @@ pub enum PublicKeyError {
 
 impl PublicKey {
     /// Reads a `SubjectPublicKeyInfo`. RSA keys have 2048 to 8192 bits, points on curves are not
-    /// compressed (RFC 5480 §2.2 leaves compression optional, and Go does not know it).
+    /// compressed (RFC 5480 §2.2 leaves compression optional, and Go does not know it) and lie on
+    /// them.
     ///
     /// # Errors
     /// When the bytes are not that, or a key of another kind.
     pub fn from_spki(der: &[u8]) -> Result<Self, PublicKeyError> {
-        match SubjectPublicKeyInfo::from_der(der) {
-            Ok(([], parsed)) => Self::from_parsed(&parsed),
-            _ => Err(PublicKeyError::Malformed),
+        let Ok(([], parsed)) = SubjectPublicKeyInfo::from_der(der) else {
+            return Err(PublicKeyError::Malformed);
+        };
+        let key = Self::from_parsed(&parsed)?;
+        if key.is_off_its_curve() {
+            return Err(PublicKeyError::Malformed);
         }
+        Ok(key)
     }
 
     /// The key of `algorithm` with these `bits`: a curve's point, or an `RSAPublicKey`.
@@ -117,6 +122,8 @@ impl PublicKey {
         Self::from_bits(&rcgen::PKCS_RSA_SHA256, &key)
     }
 
+    /// That of a certificate or a certificate request. Nobody looked whether a point lies on its
+    /// curve: a signature under it shows that.
     pub(crate) fn from_parsed(parsed: &SubjectPublicKeyInfo<'_>) -> Result<Self, PublicKeyError> {
         let bits: &[u8] = &parsed.subject_public_key.data;
         let key = Self {
@@ -131,6 +138,16 @@ impl PublicKey {
         } else {
             Err(PublicKeyError::Malformed)
         }
+    }
+
+    fn is_off_its_curve(&self) -> bool {
+        let algorithm = match self.kind {
+            KeyKind::EcP256 => &signature::ECDSA_P256_SHA256_ASN1,
+            KeyKind::EcP384 => &signature::ECDSA_P384_SHA384_ASN1,
+            KeyKind::EcP521 => &signature::ECDSA_P521_SHA512_ASN1,
+            KeyKind::Ed25519 | KeyKind::Rsa { .. } => return false,
+        };
+        signature::ParsedPublicKey::new(algorithm, self.bits()).is_err()
     }
 
     /// The DER of the `SubjectPublicKeyInfo`.

@@ -38,6 +38,14 @@ pub struct JoinTokenStore {
     owner: Option<OwnerReference>,
 }
 
+/// A token that was there to be used, and is until somebody is faster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveToken {
+    secret: String,
+    uid: Option<String>,
+    good_for: UsedToken,
+}
+
 /// What a token was good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedToken {
@@ -134,12 +142,12 @@ impl JoinTokenStore {
         }
     }
 
-    /// Uses a token up. Of several calls at the same time, on any replica, one succeeds.
+    /// Finds a token that is live, and changes nothing; one that expired is used up.
     ///
     /// # Errors
     /// [`JoinTokenError::Unknown`], [`JoinTokenError::Expired`], or when the API server does not
-    /// say that it deleted the Secret; then the token may be used up or not.
-    pub async fn consume(&self, token: &str, now: Timestamp) -> Result<UsedToken, JoinTokenError> {
+    /// say.
+    pub async fn find(&self, token: &str, now: Timestamp) -> Result<LiveToken, JoinTokenError> {
         // What was never made is unknown.
         let Ok(agent_id) = agent_id(&self.trust_domain, token) else {
             return Err(JoinTokenError::Unknown);
@@ -154,17 +162,32 @@ impl JoinTokenStore {
         let (Some(expires_at), Ok(alias)) = (expiry(&secret.metadata), alias.transpose()) else {
             return Err(JoinTokenError::Damaged { name });
         };
-        let uid = Preconditions {
+        let token = LiveToken {
+            secret: name,
             uid: secret.uid(),
-            resource_version: None,
+            good_for: UsedToken { agent_id, alias },
         };
-        if !self.delete(&name, uid).await? {
-            return Err(JoinTokenError::Unknown);
-        }
         if expires_at < now {
+            self.consume(token).await?;
             return Err(JoinTokenError::Expired);
         }
-        Ok(UsedToken { agent_id, alias })
+        Ok(token)
+    }
+
+    /// Uses a token up. Of several calls at the same time, on any replica, one succeeds.
+    ///
+    /// # Errors
+    /// [`JoinTokenError::Unknown`], or when the API server does not say that it deleted the Secret;
+    /// then the token may be used up or not.
+    pub async fn consume(&self, token: LiveToken) -> Result<UsedToken, JoinTokenError> {
+        let this_one = Preconditions {
+            uid: token.uid,
+            resource_version: None,
+        };
+        if !self.delete(&token.secret, this_one).await? {
+            return Err(JoinTokenError::Unknown);
+        }
+        Ok(token.good_for)
     }
 
     /// Deletes the tokens that expired before `now` among the Secrets with this metadata, and says

@@ -1,4 +1,5 @@
-//! `crds/`: one file a kind, for `kubectl apply -f crds/`, and `config/crd` for kustomize.
+//! `crds/`: one file a kind, for `kubectl apply -f crds/`, the same for the chart, and `config/crd` for
+//! kustomize.
 
 use std::fmt::Write as _;
 
@@ -17,7 +18,9 @@ pub(crate) fn files() -> Files {
         // By way of a JSON value, whose keys are sorted.
         let value = serde_json::to_value(&definition).unwrap();
         let yaml = serde_saphyr::to_string(&value).unwrap();
-        files.insert(format!("crds/{name}").into(), format!("{HEADER}{yaml}"));
+        for folder in ["crds", "charts/spiffe-operator/crds"] {
+            files.insert(format!("{folder}/{name}").into(), format!("{HEADER}{yaml}"));
+        }
         names.push(name);
     }
     // kustomize reads no file outside its folder, but it reads folders; without an extension

@@ -367,7 +367,13 @@ async fn a_join_token_is_used_once_however_many_try() {
     let twice = b.create("token-1", later, None).await;
     assert!(matches!(twice, Err(JoinTokenError::Exists)), "{twice:?}");
 
-    let everybody = [a, b, a, b, a, b, a, b].map(|store| store.consume("token-1", now()));
+    // Whoever finds it takes nothing away.
+    let found = a.find("token-1", now()).await.unwrap();
+    assert_eq!(b.find("token-1", now()).await.unwrap(), found);
+    let everybody = [a, b, a, b, a, b, a, b].map(|store| async {
+        let token = store.find("token-1", now()).await?;
+        store.consume(token).await
+    });
     let (used, refused): (Vec<_>, Vec<_>) = join_all(everybody)
         .await
         .into_iter()
@@ -411,10 +417,10 @@ async fn a_join_token_that_is_used_too_late_is_used_up() {
     let (a, b) = (&replicas.a.join_tokens, &replicas.b.join_tokens);
     let before = now() - SignedDuration::from_secs(1);
     a.create("late", before, None).await.unwrap();
-    let late = b.consume("late", now()).await;
+    let late = b.find("late", now()).await;
     assert!(matches!(late, Err(JoinTokenError::Expired)), "{late:?}");
     for token in ["late", "never-made", "", "..", "a/b", "a b"] {
-        let unknown = a.consume(token, now()).await;
+        let unknown = a.find(token, now()).await;
         assert!(
             matches!(unknown, Err(JoinTokenError::Unknown)),
             "{token:?}: {unknown:?}"
@@ -447,7 +453,7 @@ async fn expired_join_tokens_are_removed_and_nothing_else() {
         1
     );
     assert_eq!(tokens.remove_expired(metadata, now()).await.unwrap(), 0);
-    tokens.consume("future", now()).await.unwrap();
+    tokens.find("future", now()).await.unwrap();
 }
 
 #[tokio::test]

@@ -21,7 +21,8 @@ use crate::support::{
     unique_trust_domain,
 };
 
-/// An object and one change to its spec: where, and to what. `null` takes the field away.
+/// An object and one change to its spec: where, and to what. `null` takes the field away; without a
+/// place the whole spec is another.
 type Change = (&'static str, Value);
 
 fn cluster_spiffe_id() -> Value {
@@ -680,6 +681,14 @@ async fn a_nested_cluster_is_taken_where_it_can_work() {
         source
     };
     let with_key = json!({ "secretRef": { "name": "child01", "key": "value.yaml" } });
+    let downstream = |downstream: &Value| {
+        let mut spec = nested_cluster()["spec"].take();
+        spec["mode"] = json!("Downstream");
+        spec["downstream"] = downstream.clone();
+        spec
+    };
+    let mut bound_downstream = downstream(&json!({}));
+    bound_downstream["allowedIDs"] = json!(["/a"]);
     let accepted = [
         ("/clusterName", json!("Child_01.x")),
         ("/kubeConfig", with_key),
@@ -696,6 +705,13 @@ async fn a_nested_cluster_is_taken_where_it_can_work() {
             kube_config("insecureSkipTLSVerify", json!(true)),
         ),
         ("/mode", json!("Downstream")),
+        ("", downstream(&json!({}))),
+        (
+            "",
+            downstream(
+                &json!({ "attestation": "WorkloadAPI", "ttl": "12h", "serviceAccountAllowList": ["a:b"] }),
+            ),
+        ),
         ("/credentials", json!("Managed")),
         ("/registration", json!({ "source": "Both" })),
         (
@@ -742,6 +758,22 @@ async fn a_nested_cluster_is_taken_where_it_can_work() {
         ("/clusterName", json!(".."), "spec.clusterName"),
         ("/clusterName", json!(""), "spec.clusterName"),
         ("/mode", json!("Local"), "Unsupported value: \"Local\""),
+        ("/downstream", json!({}), "spec.downstream: Invalid value: "),
+        (
+            "",
+            downstream(&json!({ "serviceAccountAllowList": [] })),
+            "spec.downstream.serviceAccountAllowList",
+        ),
+        (
+            "",
+            downstream(&json!({ "attestation": "JoinToken" })),
+            "Unsupported value: \"JoinToken\"",
+        ),
+        (
+            "",
+            bound_downstream,
+            "cannot bind a cluster of mode Downstream",
+        ),
         ("/credentials", json!("None"), "Unsupported value"),
         ("/uniqueIDs", json!("Allow"), "Unsupported value"),
         (
@@ -954,7 +986,9 @@ async fn check(base: fn() -> Value, accepted: &[Change], refused: &[(&str, Value
 fn changed(mut object: Value, field: &str, value: &Value) -> Value {
     let spec = object["spec"].as_object_mut().unwrap();
     let name = field.trim_start_matches('/');
-    if value.is_null() {
+    if name.is_empty() {
+        spec.clone_from(value.as_object().unwrap());
+    } else if value.is_null() {
         spec.remove(name);
     } else {
         spec.insert(name.to_owned(), value.clone());

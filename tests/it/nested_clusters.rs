@@ -168,6 +168,78 @@ async fn pods_of_a_nested_cluster_get_certificates_and_what_it_has_goes_with_the
 }
 
 #[tokio::test]
+async fn of_a_cluster_with_servers_nothing_but_those_is_served() {
+    let server = Served::by_operator("1h").await;
+    let world = &server.world;
+    let child = ChildCluster::start().await;
+    register(world, &[&child]).await;
+    child.pod("web", "workload").await;
+    let pod = child.pod("server", "workload").await;
+    let accounts = [format!("{}:workload", child.namespace)];
+    let downstream = json!({
+        "mode": "Downstream",
+        "downstream": { "serviceAccountAllowList": accounts, "ttl": "2h" },
+    });
+    child.nest(world, downstream).await;
+    child.is_ready(world).await;
+    // What its servers begin with.
+    let copies = Api::<ConfigMap>::namespaced(child.client.clone(), &child.namespace);
+    let copy = copies.get("spire-bundle-upstream").await.unwrap();
+    assert!(copy.data.unwrap().contains_key("bundle.spiffe"));
+    let bundles = Api::<ClusterTrustBundle>::all(child.client.clone());
+    let found = bundles.get_opt(&world.bundle_name()).await.unwrap();
+    assert!(found.is_none(), "it is for the servers to publish");
+
+    // A server attests as an agent of its own, beside that of its node.
+    let folder = server.folder.path();
+    let client = &child.client;
+    let by_token = Attestor::k8s_psat(client, &child.name, &pod, "spire-server", folder).await;
+    let agent = SpireAgent::start(&server.endpoint, &by_token).await;
+    let node_agent = child.pod("agent", AGENT_ACCOUNT).await;
+    let by_token =
+        Attestor::k8s_psat(client, &child.name, &node_agent, "spire-server", folder).await;
+    let _node_agent = SpireAgent::start(&server.endpoint, &by_token).await;
+    let ids = [
+        "pod/".to_owned() + &pod.uid().unwrap(),
+        child.node.uid().unwrap(),
+    ];
+    let agent_id = |id: &String| server.id(&format!("spire/agent/k8s_psat/{}/{id}", child.name));
+    let mut attested = server.agents("").await;
+    attested.sort_unstable();
+    let mut expected: Vec<_> = ids.iter().map(agent_id).collect();
+    expected.sort_unstable();
+    assert_eq!(attested, expected);
+    let id = server.id(&format!("nested/{}", child.name));
+    agent.says(&id).await;
+
+    let shown = server.cli.json("entry show").await;
+    let entries = shown["entries"].as_array().unwrap();
+    let of = |pod: &str| {
+        let named = |entry: &&Value| entry.to_string().contains(pod);
+        entries
+            .iter()
+            .find(named)
+            .unwrap_or_else(|| panic!("{shown}"))
+    };
+    assert_eq!(entries.len(), 2, "both pods have the account: {shown}");
+    let entry = of(&pod.uid().unwrap());
+    assert_eq!(
+        entry["spiffe_id"]["path"],
+        format!("/nested/{}", child.name)
+    );
+    assert_eq!(entry["downstream"], true);
+    assert_eq!(entry["x509_svid_ttl"], 7200);
+    assert_eq!(
+        entry["parent_id"]["path"],
+        format!(
+            "/spire/agent/k8s_psat/{}/pod/{}",
+            child.name,
+            pod.uid().unwrap()
+        )
+    );
+}
+
+#[tokio::test]
 async fn a_cluster_that_is_down_keeps_what_it_has_and_holds_up_no_other() {
     let server = Served::by_operator("1h").await;
     let world = &server.world;

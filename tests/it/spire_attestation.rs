@@ -1,8 +1,9 @@
 //! Attestation step by step, as stock agents never do it, and what is left of it.
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::DeleteParams;
-use kube::{Api, ResourceExt};
+use kube::api::{DeleteParams, DynamicObject, ListParams};
+use kube::discovery::{ApiGroup, Discovery, verbs};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use spiffe_operator::api::RegistrationEntry;
 use spiffe_operator::registration::registration_entry_name;
@@ -161,6 +162,69 @@ async fn cas_of_nodes_that_are_stored_count_from_their_change_on() {
         .unwrap();
     assert_eq!(refused(&of_new).await, Code::Internal);
     assert_eq!(served.count().await, 2, "who has attested stays");
+}
+
+/// Whatever is stored in the cluster with `text` in it, as kind and name.
+async fn objects_with(client: &Client, text: &str) -> Vec<String> {
+    let discovery = Discovery::new(client.clone()).run().await.unwrap();
+    let kinds = discovery
+        .groups()
+        .flat_map(ApiGroup::recommended_resources)
+        .filter(|(_, is)| is.supports_operation(verbs::LIST));
+    let mut found = Vec::new();
+    for (kind, _) in kinds {
+        let objects = Api::<DynamicObject>::all_with(client.clone(), &kind);
+        for object in objects.list(&ListParams::default()).await.unwrap() {
+            if serde_json::to_string(&object).unwrap().contains(text) {
+                found.push(format!("{} {}", kind.kind, object.name_any()));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_join_token_is_in_no_object_before_its_use() {
+    let served = Served::new(json!({ "joinToken": {} })).await;
+    let (td, client) = (&served.world.trust_domain, &served.world.client);
+    let alias = Spiffeid {
+        trust_domain: td.clone(),
+        path: "/host".into(),
+    };
+    let mut tokens = Vec::new();
+    for agent_id in [None, Some(alias)] {
+        let request = CreateJoinTokenRequest {
+            ttl: 600,
+            agent_id,
+            ..CreateJoinTokenRequest::default()
+        };
+        let token = served.agents.clone().create_join_token(request).await;
+        tokens.push(token.unwrap().into_inner().value);
+    }
+    // Its Secret has a hash of it.
+    let with_alias = objects_with(client, &format!("spiffe://{td}/host")).await;
+    assert_eq!(with_alias.len(), 1, "{with_alias:?}");
+    assert!(with_alias[0].starts_with("Secret "), "{with_alias:?}");
+    for token in &tokens {
+        let found = objects_with(client, token).await;
+        assert!(found.is_empty(), "{found:?}");
+        assert!(!shared_operator().await.log().contains(token));
+    }
+    // What is used lies in the agent's ID, and in the parent ID of the entry of the one with alias.
+    for (token, kinds) in tokens.iter().zip([
+        &["AttestedAgent"][..],
+        &["AttestedAgent", "RegistrationEntry"],
+    ]) {
+        let step = params("join_token", token.as_bytes(), &csr());
+        attest(served.port, step).await.unwrap();
+        wait_until("the token in objects", SOON, || async {
+            let mut found = objects_with(client, token).await;
+            found.sort();
+            let found: Vec<_> = found.iter().filter_map(|it| it.split(' ').next()).collect();
+            (found == kinds).then_some(()).ok_or(format!("{found:?}"))
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

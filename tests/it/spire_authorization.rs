@@ -198,8 +198,8 @@ const UNIMPLEMENTED: i32 = 12;
 
 /// Reasons in the details of a refusal, as `spire.api.types.PermissionDeniedDetails` numbers them.
 const EXPIRED: u8 = 1;
-const NOT_ATTESTED: u8 = 2;
-const NOT_ACTIVE: u8 = 3;
+pub(crate) const NOT_ATTESTED: u8 = 2;
+pub(crate) const NOT_ACTIVE: u8 = 3;
 const BANNED: u8 = 4;
 
 /// A column of the table: who calls.
@@ -310,7 +310,7 @@ async fn is_not_let_in(port: u16, svid: &Svid, method: &str) {
 }
 
 /// The reason in the details of a refusal: field 1 of the message that is packed into them.
-fn reason(answer: &Answer) -> Option<u8> {
+pub(crate) fn reason(answer: &Answer) -> Option<u8> {
     let [.., 0x08, reason] = answer.details.as_slice() else {
         return None;
     };

@@ -3,11 +3,18 @@
 
 use jiff::Timestamp;
 use kube::api::{Api, ListParams};
+use prost::Message as _;
+use serde_json::json;
 use spiffe_operator::api::AttestedAgent;
+use spiffe_operator::server::proto::agent::{AgentX509svidParams, RenewAgentRequest};
+use time::Duration;
 
+use crate::spire_authorization::{NOT_ACTIVE, NOT_ATTESTED, reason, record, serve_under};
+use crate::support::attesting::csr;
+use crate::support::grpc::{Answer, Svid, call, message, svid, tls};
 use crate::support::{
     Attestor, ControlPlane, Fault, FaultyApiServer, Operator, Options, SOON, Served, SpireAgent,
-    World, unique, wait_until,
+    World, ca, unique, wait_until,
 };
 
 /// How long X.509-SVIDs live that are to be rotated during a test.
@@ -110,6 +117,83 @@ async fn while_the_api_server_is_away_known_agents_are_served_and_others_wait() 
         "away since {away}: {}",
         agent.process().log()
     );
+}
+
+const OK: i32 = 0;
+const PERMISSION_DENIED: i32 = 7;
+const UNAVAILABLE: i32 = 14;
+
+/// The answer to an agent's call over a new connection.
+async fn ask(port: u16, svid: &Svid, method: &str, body: &[u8]) -> Answer {
+    let stream = tls(port, Some(svid)).await.unwrap();
+    let method = format!("/spire.api.server.{method}");
+    call(stream, &method, &message(body)).await.unwrap()
+}
+
+/// The answer to an agent that wants its X.509-SVID renewed.
+async fn renew(port: u16, svid: &Svid) -> Answer {
+    let params = Some(AgentX509svidParams { csr: csr() });
+    let request = RenewAgentRequest { params }.encode_to_vec();
+    ask(port, svid, "agent.v1.Agent/RenewAgent", &request).await
+}
+
+/// The answer to an agent that asks for its entries.
+async fn sync(port: u16, svid: &Svid) -> Answer {
+    ask(port, svid, "entry.v1.Entry/GetAuthorizedEntries", &[]).await
+}
+
+#[tokio::test]
+async fn while_the_api_server_is_away_nothing_is_decided_that_memory_cannot_say() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let _operator = World::operator(&own).await;
+    let ca = ca("recorded");
+    let port = serve_under(&world, &ca, json!({})).await;
+    let svid_of = |name: &str| {
+        let id = format!("spiffe://{}/spire/agent/x509pop/{name}", world.trust_domain);
+        (svid(&ca, &id, Duration::hours(1)), id)
+    };
+    let (known, known_id) = svid_of("known");
+    let (recorded, attested_anew_id) = svid_of("attested-anew");
+    let (of_unknown_serial, _) = svid_of("attested-anew");
+    let (evicted, _) = svid_of("evicted");
+    record(&world, &known_id, &known, false).await;
+    record(&world, &attested_anew_id, &recorded, false).await;
+    for agent in [&known, &recorded] {
+        wait_until("the agents to be known", SOON, || async {
+            let answer = sync(port, agent).await;
+            (answer.code == OK).then_some(()).ok_or(answer.message)
+        })
+        .await;
+    }
+
+    own.command("stop apiserver").await;
+    for _ in 0..3 {
+        let entries = sync(port, &known).await;
+        assert_eq!(entries.code, OK, "{entries:?}");
+        let renewed = renew(port, &known).await;
+        assert_eq!(renewed.code, UNAVAILABLE, "{renewed:?}");
+        for unknown in [&of_unknown_serial, &evicted] {
+            for answer in [sync(port, unknown).await, renew(port, unknown).await] {
+                assert_eq!(answer.code, UNAVAILABLE, "{answer:?}");
+            }
+        }
+    }
+    own.command("start apiserver").await;
+    wait_until("the agent to be renewed", SOON, || async {
+        let answer = renew(port, &known).await;
+        match answer.code {
+            OK => Ok(()),
+            UNAVAILABLE => Err(answer.message),
+            _ => panic!("{answer:?}"),
+        }
+    })
+    .await;
+    for (unknown, expected) in [(&of_unknown_serial, NOT_ACTIVE), (&evicted, NOT_ATTESTED)] {
+        let answer = sync(port, unknown).await;
+        assert_eq!(answer.code, PERMISSION_DENIED, "{answer:?}");
+        assert_eq!(reason(&answer), Some(expected), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use spiffe_operator::spiffe::{Bundle, pem, verify_x509_svid};
 
-use crate::support::{Attestor, Served, SpireAgent, ca, scripts};
+use crate::support::{Attestor, SOON, Served, SpireAgent, ca, scripts, wait_until};
 
 async fn entries(server: &Served) {
     let Served { cli, .. } = server;
@@ -285,6 +285,12 @@ async fn federation(server: &Served) {
         "there is no federation relationship",
     )
     .await;
+    // Nobody listens there.
+    cli.refuses(
+        "federation refresh -id foreign.test",
+        "failed to refresh bundle: rpc error: code = ",
+    )
+    .await;
     cli.says(
         "federation delete -id foreign.test",
         &["federation relationship deleted."],
@@ -376,6 +382,53 @@ async fn agents(server: &Served) {
     cli.refuses(&format!("agent ban -spiffeID {id}"), "NotFound")
         .await;
     cli.says("agent count", &["0 attested agents"]).await;
+}
+
+/// X.509-SVIDs of agents end soon here.
+async fn purging(server: &Served) {
+    let Served { cli, endpoint, .. } = server;
+    let certificate = Attestor::x509pop(&server.x509pop_ca, "gone", server.folder.path());
+    drop(SpireAgent::start(endpoint, &certificate).await);
+    let gone = server.agents("").await.remove(0);
+    let token = cli.join_token().await;
+    let once = server.join_token_agent(&token);
+    drop(SpireAgent::start(endpoint, &Attestor::JoinToken(token)).await);
+
+    // A month by default.
+    cli.says("agent purge", &["No agents to purge."]).await;
+    wait_until("both to have expired", SOON, || async {
+        let listed = cli.json("agent list").await;
+        let agents = listed["agents"].as_array().unwrap().iter();
+        let ends = agents.map(|agent| agent["x509svid_expires_at"].as_str().unwrap().to_owned());
+        let ends: Vec<i64> = ends.map(|seconds| seconds.parse().unwrap()).collect();
+        let now = Timestamp::now().as_second();
+        let all = ends.len() == 2 && ends.iter().all(|end| *end < now);
+        all.then_some(()).ok_or(format!("{ends:?}"))
+    })
+    .await;
+    cli.says("agent purge -expiredFor 24h", &["No agents to purge."])
+        .await;
+    let said = cli
+        .says(
+            "agent purge -expiredFor 0s -dryRun",
+            &["Found 1 expired agent", "can be purged", &gone],
+        )
+        .await;
+    assert!(!said.contains(&once), "it cannot attest again: {said}");
+    assert_eq!(server.agents("").await.len(), 2, "nothing was done");
+
+    cli.says(
+        "agent purge -expiredFor 0s",
+        &["Found 1 expired agent", "Agents purged:", &gone],
+    )
+    .await;
+    assert_eq!(server.agents("").await, [once.as_str()]);
+    cli.says("agent purge -expiredFor 0s", &["No agents to purge."])
+        .await;
+    cli.refuses(&format!("agent show -spiffeID {gone}"), "NotFound")
+        .await;
+    SpireAgent::start(endpoint, &certificate).await;
+    assert_eq!(server.agents("-canReattest true").await, [gone]);
 }
 
 async fn minting(server: &Served) {
@@ -516,6 +569,18 @@ async fn authorities(server: &Served, kind: &str) {
     }
 }
 
+/// The reason why ours fetches no bundle is told.
+#[tokio::test]
+async fn no_bundle_is_fetched_and_the_reason_is_told() {
+    let server = Served::by_operator("1h").await;
+    let create = "federation create -trustDomain foreign.test \
+                  -bundleEndpointURL https://127.0.0.1:1/bundle -bundleEndpointProfile https_web";
+    server.cli.says(create, &["foreign.test"]).await;
+    let refresh = "federation refresh -id foreign.test";
+    let reason = "code = Unimplemented desc = bundles are not fetched from bundle endpoints yet";
+    server.cli.refuses(refresh, reason).await;
+}
+
 async fn operations(server: &Served) {
     let Served { cli, .. } = server;
     cli.says("healthcheck", &["Server is healthy."]).await;
@@ -556,6 +621,7 @@ scripts! {
     bundles: "1h",
     federation: "1h",
     agents: "1h",
+    purging: "10s",
     minting: "1h",
     x509_authorities: "1h",
     jwt_authorities: "1h",

@@ -155,7 +155,7 @@ impl Identities {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         self.evaluate_cluster_spiffe_id(&mut state, name);
         drop(state);
-        self.hand_on(|member| member.apply_cluster_spiffe_id(object));
+        self.hand_registration_on(|member| member.apply_cluster_spiffe_id(object));
     }
 
     /// Takes in the copy of the last good spec that was kept of the ClusterSPIFFEID with this name
@@ -174,7 +174,9 @@ impl Identities {
             self.settle(&mut state);
         }
         drop(state);
-        self.hand_on(move |member| member.restore_cluster_spiffe_id(name, uid, copy.clone()));
+        self.hand_registration_on(move |member| {
+            member.restore_cluster_spiffe_id(name, uid, copy.clone());
+        });
     }
 
     fn evaluate_cluster_spiffe_id(&self, state: &mut State, name: &str) {
@@ -203,7 +205,7 @@ impl Identities {
         }
         self.settle(&mut state);
         drop(state);
-        self.hand_on(|member| member.delete_cluster_spiffe_id(name));
+        self.hand_registration_on(|member| member.delete_cluster_spiffe_id(name));
     }
 
     /// All ClusterSPIFFEIDs that are there have these names.

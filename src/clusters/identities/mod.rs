@@ -33,7 +33,7 @@ use crate::clusters::identities::objects::Objects;
 pub use crate::clusters::identities::registrations::Expired;
 use crate::clusters::identities::registrations::Registrations;
 use crate::clusters::identities::start::List;
-use crate::registration::bounds::ClusterBounds;
+use crate::registration::bounds::NestedScope;
 use crate::registration::{
     Change, ClusterSpiffeIdReport, Entry, FieldSet, PodFacts, Registry, Settings, SettingsError,
     SourceKind, StaticEntryReport,
@@ -150,8 +150,8 @@ struct State {
     unlisted: BTreeSet<List>,
     /// Objects whose trust domain, or one of whose clusters, is served no more.
     unreported: BTreeSet<ObjectName>,
-    /// The limits of a nested cluster.
-    bounds: Option<ClusterBounds>,
+    /// What may be registered in a nested cluster.
+    scope: Option<NestedScope>,
 }
 
 #[derive(Debug)]
@@ -204,15 +204,15 @@ impl Identities {
             objects,
             registrations,
             domains,
-            bounds,
+            scope,
             ..
         } = &mut *state;
         let settings = match domains.get(name) {
             Some(domain) if domain.spec == *spec => return Ok(()),
             _ => Settings::parse(spec)?,
         };
-        let settings = match bounds {
-            Some(bounds) => settings.within(bounds.clone()),
+        let settings = match scope {
+            Some(scope) => settings.within(scope),
             None => settings,
         };
         let name: Arc<str> = name.into();

@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
+use crate::clusters::identities::objects::Objects;
 use crate::clusters::identities::start::List;
 use crate::clusters::identities::{Identities, ObjectName, State};
-use crate::registration::bounds::{ClusterBounds, agents_cluster};
+use crate::registration::bounds::{DeclaredBy, NestedScope, agents_cluster};
 use crate::registration::{ClusterSpiffeIdReport, Settings, SettingsError, SourceKind};
 use crate::spiffe::SpiffeId;
 
@@ -23,6 +24,8 @@ pub(super) type Members = RwLock<BTreeMap<MemberName, Member>>;
 pub(super) struct Member {
     /// UID of the object that nests it.
     owner: Arc<str>,
+    /// Whether what registers pods in this cluster does so there, too.
+    takes_parents: bool,
     identities: Arc<Identities>,
 }
 
@@ -46,8 +49,9 @@ impl MemberName {
 
 impl Identities {
     /// Takes in that the object with the UID `owner` nests a cluster in this one, for the TrustDomain
-    /// object `domain`; gives its identities. All that registers pods here counts there, within
-    /// `bounds`. What another object nested under the same name is forgotten.
+    /// object `domain`; gives its identities. What registers pods there, `scope` says. What another
+    /// object nested under the same name, or this one with another say in what is declared there, is
+    /// forgotten.
     ///
     /// # Errors
     /// When the trust domain cannot be served there; what was served before goes on.
@@ -55,16 +59,16 @@ impl Identities {
         &self,
         domain: &str,
         owner: &str,
-        bounds: &ClusterBounds,
+        scope: &NestedScope,
     ) -> Result<Arc<Self>, SettingsError> {
-        let name = MemberName::new(domain, bounds.cluster_name());
+        let name = MemberName::new(domain, scope.bounds.cluster_name());
         // Nobody else waits while the cluster is busy.
-        if let Some(known) = self.member_of(&name, owner) {
-            known.set_bounds(bounds)?;
+        if let Some(known) = self.member_of(&name, owner, &scope.declared_by) {
+            known.set_scope(scope)?;
             return Ok(known);
         }
         let mut members = self.members_mut();
-        let identities = Arc::new(self.member(bounds));
+        let identities = Arc::new(self.member(scope));
         let spec = {
             let state = self.lock();
             let served = state.domains.get(domain);
@@ -75,6 +79,7 @@ impl Identities {
         }
         let member = Member {
             owner: owner.into(),
+            takes_parents: scope.declared_by.parent(),
             identities: Arc::clone(&identities),
         };
         members.insert(name, member);
@@ -107,15 +112,20 @@ impl Identities {
 
     /// Identities of a nested cluster that has not been seen, with the registering objects of this
     /// one.
-    fn member(&self, bounds: &ClusterBounds) -> Self {
+    fn member(&self, scope: &NestedScope) -> Self {
         let state = self.lock();
         let mut unlisted: BTreeSet<_> = List::OF_PODS.into();
         unlisted.extend(state.unlisted.intersection(&List::HANDED_ON.into()));
+        let objects = if scope.declared_by.parent() {
+            state.objects.handed_on()
+        } else {
+            Objects::default()
+        };
         let member = Self::new(Arc::clone(&self.metrics));
         *member.lock() = State {
-            objects: state.objects.handed_on(),
+            objects,
             unlisted,
-            bounds: Some(bounds.clone()),
+            scope: Some(scope.clone()),
             ..State::default()
         };
         let foreign = self.foreign_bundles.borrow().clone();
@@ -127,9 +137,15 @@ impl Identities {
         }
     }
 
-    fn member_of(&self, name: &MemberName, owner: &str) -> Option<Arc<Self>> {
+    fn member_of(
+        &self,
+        name: &MemberName,
+        owner: &str,
+        declared_by: &DeclaredBy,
+    ) -> Option<Arc<Self>> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        let member = members.get(name).filter(|it| *it.owner == *owner)?;
+        let is_it = |it: &&Member| *it.owner == *owner && it.takes_parents == declared_by.parent();
+        let member = members.get(name).filter(is_it)?;
         Some(Arc::clone(&member.identities))
     }
 
@@ -137,6 +153,13 @@ impl Identities {
     pub(super) fn hand_on(&self, mut each: impl FnMut(&Self)) {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         members.values().for_each(|member| each(&member.identities));
+    }
+
+    /// Hands something that registers pods on to the nested clusters where it does.
+    pub(super) fn hand_registration_on(&self, mut each: impl FnMut(&Self)) {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let members = members.values().filter(|member| member.takes_parents);
+        members.for_each(|member| each(&member.identities));
     }
 
     /// The nested clusters of a TrustDomain object.
@@ -179,15 +202,15 @@ impl Identities {
         self.members.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Other limits hold from now on.
-    fn set_bounds(&self, bounds: &ClusterBounds) -> Result<(), SettingsError> {
+    /// Another scope holds from now on.
+    fn set_scope(&self, scope: &NestedScope) -> Result<(), SettingsError> {
         let mut state = self.lock();
-        if state.bounds.as_ref() == Some(bounds) {
+        if state.scope.as_ref() == Some(scope) {
             return Ok(());
         }
-        state.bounds = Some(bounds.clone());
+        state.scope = Some(scope.clone());
         for (name, domain) in &mut state.domains {
-            let settings = Settings::parse(&domain.spec)?.within(bounds.clone());
+            let settings = Settings::parse(&domain.spec)?.within(scope);
             let changes = domain.registry.set_settings(settings);
             self.publish(name, domain, changes);
         }
@@ -205,7 +228,8 @@ mod tests {
     use super::*;
     use crate::clusters::identities::ObjectReport;
     use crate::nested::AllowedNames;
-    use crate::registration::Right;
+    use crate::registration::bounds::ClusterBounds;
+    use crate::registration::{DownstreamServers, Right, ServerPods, SvidFetcher};
     use crate::runtime::metrics::Metrics;
 
     fn object<T: DeserializeOwned>(json: Value) -> T {
@@ -231,10 +255,13 @@ mod tests {
         identities
     }
 
-    fn bounds(cluster: &str, ids: &[&str]) -> ClusterBounds {
+    fn bounds(cluster: &str, ids: &[&str]) -> NestedScope {
         let ids: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
         let allowed = AllowedNames::parse((!ids.is_empty()).then_some(&ids), None).unwrap();
-        ClusterBounds::new(cluster, allowed)
+        NestedScope {
+            bounds: ClusterBounds::new(cluster, allowed),
+            declared_by: DeclaredBy::Parent,
+        }
     }
 
     /// A ClusterSPIFFEID for all pods, with its name as its UID.
@@ -309,6 +336,58 @@ mod tests {
         assert_eq!(entries_of(&root, "child01").unwrap(), ["/child01/p"]);
         root.unnest("e", "child01", "uid");
         assert_eq!(entries_of(&root, "child01").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn of_a_cluster_with_servers_nothing_but_those_is_registered() {
+        for (fetched_by, agent) in [
+            (SvidFetcher::Server, "child01/pod/p"),
+            (SvidFetcher::NodeAgent, "child01/node-uid"),
+        ] {
+            let root = root();
+            register(&root, "all", TEMPLATE);
+            let servers = |account: &str| NestedScope {
+                declared_by: servers(account, fetched_by),
+                ..bounds("child01", &[])
+            };
+            let child = root.nest("e", "uid", &servers("shop:other")).unwrap();
+            see(&child);
+            register(&root, "later", TEMPLATE);
+            while child.process_slice() {}
+            assert_eq!(root.entry_count("e"), 0);
+            let again = root.nest("e", "uid", &servers("shop:sa")).unwrap();
+            assert!(Arc::ptr_eq(&again, &child));
+            while child.process_slice() {}
+            let agent = format!("spiffe://e.org/spire/agent/k8s_psat/{agent}");
+            let agent = agent.parse().unwrap();
+            let found = root.authorized_entries("e", &agent, &BTreeSet::new());
+            let found = found.unwrap().remove(0);
+            assert_eq!(found.spiffe_id.path(), "/nested/child01");
+            assert!(found.downstream && !found.admin);
+            let selectors: Vec<_> = found.selectors.iter().map(ToString::to_string).collect();
+            assert_eq!(selectors, ["k8s:pod-uid:p", "k8s:ns:shop", "k8s:sa:sa"]);
+            assert_eq!(
+                root.has_entry("e", &found.spiffe_id, Right::Downstream),
+                Ok(true)
+            );
+            root.set_domain("e", &spec(&json!({"className": "another"})))
+                .unwrap();
+            while child.process_slice() {}
+            assert_eq!(root.entry_count("e"), 1, "it has no class");
+            let all = root.nest("e", "uid", &bounds("child01", &[])).unwrap();
+            assert!(!Arc::ptr_eq(&all, &child), "it begins anew");
+        }
+    }
+
+    fn servers(account: &str, fetched_by: SvidFetcher) -> DeclaredBy {
+        let pods = ServerPods {
+            service_accounts: BTreeSet::from([account.to_owned()]),
+            fetched_by,
+        };
+        let source = ("child01", "uid", 0);
+        let trust_domain = "e.org".parse().unwrap();
+        let servers = DownstreamServers::new(source, pods, Some("2h"), &trust_domain);
+        DeclaredBy::Servers(servers.unwrap())
     }
 
     #[test]

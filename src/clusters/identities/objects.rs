@@ -137,7 +137,7 @@ impl Objects {
                     known.note_good(generation, |object| &object.spec);
                 }
             }
-            SourceKind::RegistrationEntry => {}
+            SourceKind::RegistrationEntry | SourceKind::NestedCluster => {}
         }
     }
 
@@ -149,7 +149,7 @@ impl Objects {
             let uid = match kind {
                 SourceKind::ClusterSpiffeId => unsought(&self.cluster_spiffe_ids, name),
                 SourceKind::ClusterStaticEntry => unsought(&self.cluster_static_entries, name),
-                SourceKind::RegistrationEntry => None,
+                SourceKind::RegistrationEntry | SourceKind::NestedCluster => None,
             }?;
             let name = Arc::clone(name);
             Some((ObjectName { kind, name }, uid))
@@ -206,7 +206,7 @@ impl Objects {
                 let report = registry.and_then(|it| it.report_of_cluster_static_entry(name));
                 Some(ObjectReport::ClusterStaticEntry(known.reported(report)))
             }
-            SourceKind::RegistrationEntry => None,
+            SourceKind::RegistrationEntry | SourceKind::NestedCluster => None,
         }
     }
 }

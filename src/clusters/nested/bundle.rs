@@ -117,7 +117,8 @@ pub(super) async fn serve(
     }
 }
 
-/// Removes what was published for the NestedCluster `name` in the cluster that `client` reaches.
+/// Removes what was published for the NestedCluster `name` in the cluster that `client` reaches. Where
+/// it `has_servers`, there was no ClusterTrustBundle.
 ///
 /// # Errors
 /// When the cluster does not answer, or refuses.
@@ -125,8 +126,13 @@ pub async fn withdraw(
     client: &Client,
     name: &str,
     wish: Option<&NestedBundleConfigMap>,
+    has_servers: bool,
 ) -> Result<(), CallError> {
-    let api = CertificatesApi::discover(client).await?;
+    let api = if has_servers {
+        CertificatesApi::default()
+    } else {
+        CertificatesApi::discover(client).await?
+    };
     if let Some(resource) = &api.cluster_trust_bundles {
         let bundles = Api::<ClusterTrustBundle>::all_with(client.clone(), resource);
         let owned = ListParams::default().labels(&format!("{OWNER_LABEL}={}", label_value(name)));

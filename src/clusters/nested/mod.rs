@@ -52,7 +52,8 @@ pub struct Connection {
 impl Connection {
     /// Begins to watch the cluster that `kubeconfig` leads to, into `identities`, and to serve the
     /// TrustDomain object `domain` there, for the NestedCluster `name`. A cluster that is
-    /// not the one with `uid`, where that is given, is not listened to.
+    /// not the one with `uid`, where that is given, is not listened to. Where `has_servers`, its pods'
+    /// certificates and its ClusterTrustBundle are left to those.
     ///
     /// # Errors
     /// When no client can be made of the kubeconfig. The cluster itself is not asked.
@@ -62,6 +63,7 @@ impl Connection {
         identities: Arc<Identities>,
         [domain, name]: [&str; 2],
         uid: Option<String>,
+        has_servers: bool,
     ) -> Result<Self, ClientError> {
         let options = KubeConfigOptions::default();
         let document = kubeconfig.to_client_kubeconfig();
@@ -85,6 +87,7 @@ impl Connection {
         let serving = Serving {
             owner: label_value(name),
             discovered,
+            has_servers,
             signer,
             wished,
             told: told_published,
@@ -110,6 +113,7 @@ impl Connection {
 struct Serving {
     owner: String,
     discovered: watch::Sender<Option<CertificatesApi>>,
+    has_servers: bool,
     signer: watch::Receiver<Option<Signer>>,
     wished: watch::Receiver<Wish>,
     told: watch::Sender<Published>,
@@ -117,6 +121,13 @@ struct Serving {
 
 impl Serving {
     async fn run(self, context: Context) {
+        if self.has_servers {
+            // As if it had neither kind.
+            self.discovered
+                .send_replace(Some(CertificatesApi::default()));
+            bundle::serve(context, self.owner, self.signer, self.wished, self.told).await;
+            return;
+        }
         let discover = certificates_api::keep_discovering(context.client.clone(), self.discovered);
         let serve = bundle::serve(context, self.owner, self.signer, self.wished, self.told);
         tokio::join!(discover, serve);

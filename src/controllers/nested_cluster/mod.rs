@@ -4,6 +4,7 @@
 //! ([`status`]), and takes away what is left when the object goes ([`remove`]). What the object asks
 //! for is parsed by [`settings`].
 
+mod own_secret;
 mod remove;
 mod settings;
 mod status;
@@ -25,7 +26,7 @@ use crate::clusters::cache::Cache;
 use crate::controllers::nested_cluster::settings::{name_of, name_taken};
 use crate::controllers::nested_cluster::worker::Worker;
 use crate::nested::AllowedNames;
-use crate::registration::bounds::ClusterBounds;
+use crate::registration::bounds::{ClusterBounds, DeclaredBy, NestedScope};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
 use crate::runtime::health::Health;
@@ -105,7 +106,10 @@ impl Supervised {
         let spec = context.caches.trust_domains.get("", &domain);
         let taken = name_taken(object, spec.as_deref(), all.iter().map(AsRef::as_ref));
         if taken.is_none() {
-            let none_yet = ClusterBounds::new(&cluster, AllowedNames::default());
+            let none_yet = NestedScope {
+                bounds: ClusterBounds::new(&cluster, AllowedNames::default()),
+                declared_by: DeclaredBy::Parent,
+            };
             // Fails where the trust domain's spec is broken, which its own status says.
             let uid = Self::uid_of(object);
             let _ = context.identities.nest(&domain, &uid, &none_yet);

@@ -7,12 +7,12 @@ use jiff::SignedDuration;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use crate::api::{AttestedAgent, NestedCluster, duration};
+use crate::api::{AttestedAgent, NestedCluster, NestedClusterMode, duration};
 use crate::clusters::identities::Identities;
 use crate::clusters::incarnation::cluster_uid;
 use crate::clusters::nested::withdraw;
 use crate::clusters::{CallError, call};
-use crate::controllers::nested_cluster::settings::{ClusterSettings, name_of};
+use crate::controllers::nested_cluster::settings::{ClusterSettings, name_of, wish_of};
 use crate::controllers::nested_cluster::worker::{ReconcileError, Worker};
 use crate::runtime::clock;
 use crate::runtime::events::Severity;
@@ -44,6 +44,7 @@ impl Worker {
         if !self.leads() || !object.finalizers().iter().any(|it| it == FINALIZER) {
             return Ok(());
         }
+        self.own_secret(object).await?;
         // What has the name of another's cluster is the other's.
         let is_served = self.name_taken(object).is_none();
         if is_served {
@@ -110,15 +111,19 @@ impl Worker {
         if cluster_uid(&client).await.map_err(words)? != known {
             return Ok(());
         }
-        let wish = &object.spec.bundle.config_map;
-        withdraw(&client, &self.name, wish.as_ref())
+        let wish = wish_of(&object.spec);
+        let has_servers = object.spec.mode == NestedClusterMode::Downstream;
+        withdraw(&client, &self.name, wish.as_ref(), has_servers)
             .await
             .map_err(words)
     }
 
     /// A client of the cluster for an object that was to go before this process.
     async fn client(&mut self, object: &NestedCluster) -> Result<Client, String> {
-        let settings = ClusterSettings::parse(object).map_err(|error| error.to_string())?;
+        let domain = &object.spec.trust_domain_ref.name;
+        let domain = self.context.caches.trust_domains.get("", domain);
+        let settings =
+            ClusterSettings::parse(object, domain.as_deref()).map_err(|error| error.to_string())?;
         // Nobody asks what is seen from now on.
         let nobody = Arc::new(Identities::new(Arc::clone(&self.context.metrics)));
         let connected = self.connect(object, &settings, &nobody).await;
@@ -153,7 +158,7 @@ fn is_over(object: &NestedCluster) -> bool {
 /// What a cluster may still have of us.
 fn left(object: &NestedCluster) -> String {
     let bundles = "ClusterTrustBundles with the label spiffe-operator.io/nested-cluster";
-    match &object.spec.bundle.config_map {
+    match wish_of(&object.spec) {
         Some(copy) => format!("{bundles}, ConfigMap {}/{}", copy.namespace, copy.name),
         None => bundles.to_owned(),
     }

@@ -43,6 +43,8 @@ pub(super) struct Seen {
     pub(super) unseen: Option<String>,
     /// Whether its pods may have any SPIFFE ID.
     pub(super) is_open: bool,
+    /// Whether it has servers of its own, which alone are registered.
+    pub(super) has_servers: bool,
     pub(super) pods: usize,
     pub(super) entries: usize,
     pub(super) agents: usize,
@@ -251,7 +253,9 @@ fn credentials_valid(seen: &Seen, now: Timestamp) -> Report {
 fn registered(seen: &Seen) -> Report {
     match &seen.unseen {
         None => {
-            let trust = if seen.is_open {
+            let trust = if seen.has_servers {
+                " of its servers, whose CA signs any ID of the trust domain"
+            } else if seen.is_open {
                 "; without spec.allowedIDs it is trusted as much as this cluster"
             } else {
                 ""

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::api::{AttestedAgent, KubeConfigSource, NestedCluster, NestedClusterStatus};
 use crate::clusters::cache::Cache;
 use crate::clusters::identities::Identities;
-use crate::clusters::nested::{AttestingCluster, Connection, Trouble};
+use crate::clusters::nested::{AttestingCluster, Connection, Trouble, Wish};
 use crate::clusters::reviews::Reviews;
 use crate::clusters::{CallError, call};
 use crate::controllers::nested_cluster::settings::{
@@ -60,6 +60,12 @@ pub(super) enum ReconcileError {
     /// The record of an agent cannot be deleted.
     #[error("cannot delete the record of an agent")]
     Agents {
+        /// Why.
+        source: CallError,
+    },
+    /// The Secret cannot be made to go with the object.
+    #[error("cannot become the owner of the Secret with the kubeconfig")]
+    Own {
         /// Why.
         source: CallError,
     },
@@ -151,7 +157,8 @@ impl Worker {
         }
         let seen = self.serve(&object).await?;
         let status = status::of(&object, &seen, clock::now());
-        self.write_status(&object, status).await
+        self.write_status(&object, status).await?;
+        self.own_secret(&object).await
     }
 
     /// Serves the cluster as far as it can be; what was seen of it.
@@ -170,7 +177,7 @@ impl Worker {
         };
         let identities = &self.context.identities;
         let uid = object.uid().unwrap_or_default();
-        let identities = match identities.nest(&settings.domain, &uid, &settings.bounds) {
+        let identities = match identities.nest(&settings.domain, &uid, &settings.scope) {
             Ok(identities) => identities,
             Err(error) => {
                 let problem = Problem::new("TrustDomainInvalid", error.to_string());
@@ -182,12 +189,14 @@ impl Worker {
         };
         let kubeconfig_problem = self.connect(object, &settings, &identities).await?;
         self.attest(&settings, uid);
-        self.wish(object);
+        self.wish(&settings.wish);
         Ok(self.look(&settings, &identities, kubeconfig_problem))
     }
 
     fn settings(&self, object: &NestedCluster) -> Result<ClusterSettings, Problem> {
-        let settings = ClusterSettings::parse(object)
+        let domain = &object.spec.trust_domain_ref.name;
+        let domain = self.context.caches.trust_domains.get("", domain);
+        let settings = ClusterSettings::parse(object, domain.as_deref())
             .map_err(|error| Problem::new("InvalidSpec", error.to_string()))?;
         match self.name_taken(object) {
             Some(taken) => Err(taken.into()),
@@ -251,8 +260,10 @@ impl Worker {
         let identities = Arc::clone(identities);
         let domain = &settings.domain;
         let context = &self.context;
+        let has_servers = settings.has_servers();
+        let names = [domain.as_str(), &self.name];
         let connection =
-            Connection::start(context, &kubeconfig, identities, [domain, &self.name], uid).await;
+            Connection::start(context, &kubeconfig, identities, names, uid, has_servers).await;
         match connection {
             Ok(connection) => {
                 self.connection = Some(Connected {
@@ -302,7 +313,7 @@ impl Worker {
 
     /// Lets the cluster's agents attest, or none.
     fn attest(&self, settings: &ClusterSettings, uid: String) {
-        let name = settings.bounds.cluster_name();
+        let name = settings.scope.bounds.cluster_name();
         let attesting = &self.context.attesting;
         // A cluster that was never reached, or is another one, vouches for nobody.
         let vouches = |connected: &&Connected| {
@@ -325,11 +336,10 @@ impl Worker {
     }
 
     /// Says what is to be published in the cluster.
-    fn wish(&self, object: &NestedCluster) {
+    fn wish(&self, wish: &Wish) {
         let Some(Connected { connection, .. }) = &self.connection else {
             return;
         };
-        let wish = &object.spec.bundle.config_map;
         connection.wish.send_if_modified(|old| {
             let changed = old != wish;
             old.clone_from(wish);
@@ -346,7 +356,7 @@ impl Worker {
         let connected = self.connection.as_ref();
         let kubeconfig = connected.map(|connected| &connected.kubeconfig);
         let contact = connected.map(|it| it.connection.contact.borrow().clone());
-        let agents = self.agents(&settings.domain, settings.bounds.cluster_name());
+        let agents = self.agents(&settings.domain, settings.scope.bounds.cluster_name());
         let uid = contact.as_ref().and_then(|contact| contact.uid.as_ref());
         let all = self.objects.all();
         let twin = all.iter().find(|other| {
@@ -365,7 +375,8 @@ impl Worker {
             contact: contact.unwrap_or_default(),
             published: connected.map(|it| it.connection.published.borrow().clone()),
             unseen: identities.missing(&settings.domain),
-            is_open: settings.bounds.is_open(),
+            is_open: settings.scope.bounds.is_open(),
+            has_servers: settings.has_servers(),
             pods: identities.pod_count(&settings.domain),
             entries: identities.entry_count(&settings.domain),
             agents: agents.len(),

@@ -71,7 +71,7 @@ async fn restore(
             identities.restore_cluster_static_entry(name, uid, copy);
         }
         // Written by the operator alone, so that no copy is kept.
-        SourceKind::RegistrationEntry => {}
+        SourceKind::RegistrationEntry | SourceKind::NestedCluster => {}
     }
     Ok(())
 }

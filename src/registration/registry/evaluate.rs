@@ -230,6 +230,7 @@ impl Registry {
                 Some((state, state.object.active()?))
             })
             .filter(|(_, spec)| spec.pods.matches(&pod.labels))
+            .filter(|(_, spec)| spec.servers.as_ref().is_none_or(|all| all.contain(pod)))
             .collect()
     }
 

@@ -207,8 +207,26 @@ impl Registry {
         fields
     }
 
+    /// Registers the servers of a nested cluster that the settings have.
+    pub(super) fn register_servers(&mut self) {
+        let Some(servers) = self.settings.servers.clone() else {
+            return;
+        };
+        let name = Arc::clone(&servers.source.name);
+        let object = ObjectState {
+            source: servers.source,
+            class_name: None,
+            is_served: true,
+            error: None,
+            good: Some((servers.spec, None)),
+        };
+        self.replace_cluster_spiffe_id(&name, Some(object));
+    }
+
     pub(super) fn reclassify_cluster_spiffe_id(&mut self, name: &Arc<str>) {
-        let Some(state) = self.cluster_spiffe_ids.get(name) else {
+        let declared = self.cluster_spiffe_ids.get(name);
+        let of_class = declared.filter(|it| it.object.source.kind == SourceKind::ClusterSpiffeId);
+        let Some(state) = of_class else {
             return;
         };
         let is_served = self.settings.serves(state.object.class_name.as_deref());

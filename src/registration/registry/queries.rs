@@ -155,7 +155,7 @@ impl Registry {
                 .static_entries
                 .get(name)
                 .is_some_and(|state| state.object.is_good()),
-            SourceKind::RegistrationEntry => false,
+            SourceKind::RegistrationEntry | SourceKind::NestedCluster => false,
         }
     }
 
@@ -211,7 +211,7 @@ impl Registry {
     pub fn report_of_cluster_spiffe_id(&self, name: &str) -> Option<ClusterSpiffeIdReport> {
         let object = &self.cluster_spiffe_ids.get(name)?.object;
         let tally = self.tallies.get(name)?;
-        if !object.is_served {
+        if !object.is_served || object.source.kind != SourceKind::ClusterSpiffeId {
             return None;
         }
         let failing = tally

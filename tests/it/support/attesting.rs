@@ -22,8 +22,12 @@ use super::grpc::channel;
 
 /// A certificate request as agents make them.
 pub(crate) fn csr() -> Vec<u8> {
-    let key = KeyPair::generate().unwrap();
-    let request = CertificateParams::default().serialize_request(&key);
+    csr_for(&KeyPair::generate().unwrap())
+}
+
+/// The same for a key that the caller holds.
+pub(crate) fn csr_for(key: &KeyPair) -> Vec<u8> {
+    let request = CertificateParams::default().serialize_request(key);
     request.unwrap().der().to_vec()
 }
 

@@ -8,10 +8,13 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
+use k8s_openapi::api::{authentication::v1::TokenRequest, core::v1::ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
+    api::{
+        ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+    },
     config::{KubeConfigOptions, Kubeconfig},
     discovery,
 };
@@ -149,6 +152,20 @@ impl ControlPlane {
         config.auth_info.impersonate_groups =
             Some(groups.iter().map(ToString::to_string).collect());
         client_of(config)
+    }
+
+    /// Path of a new kubeconfig of a service account, with a token of an hour.
+    pub(crate) async fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
+        let accounts = Api::<ServiceAccount>::namespaced(self.client().await, namespace);
+        let (parameters, request) = (PostParams::default(), TokenRequest::default());
+        let token = accounts.create_token_request(account, &parameters, &request);
+        let token = token.await.unwrap().status.unwrap().token;
+        let admin = fs::read_to_string(self.kubeconfig()).unwrap();
+        let mut kubeconfig: Value = serde_saphyr::from_str(&admin).unwrap();
+        kubeconfig["users"][0]["user"] = json!({ "token": token });
+        let path = self.dir().join(format!("{account}.kubeconfig"));
+        fs::write(&path, kubeconfig.to_string()).unwrap();
+        path
     }
 
     async fn config(&self) -> Config {

@@ -1,5 +1,6 @@
 //! Calls of a gRPC server byte by byte, so that a test can send what no client would.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -13,6 +14,7 @@ use rcgen::{
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use time::{Duration, OffsetDateTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -50,6 +52,19 @@ pub(crate) struct Svid {
     pub(crate) serial: String,
 }
 
+impl Svid {
+    /// What a server has made of a request for `key`.
+    pub(crate) fn of(certificate: CertificateDer<'static>, key: KeyPair) -> Self {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+        let serial = parsed.serial.to_string();
+        Self {
+            certificate,
+            key,
+            serial,
+        }
+    }
+}
+
 /// An X.509-SVID of `ca` for `id` that ends in `lifetime`, which may be in the past.
 pub(crate) fn svid(ca: &Ca, id: &str, lifetime: Duration) -> Svid {
     let now = OffsetDateTime::now_utc();
@@ -69,12 +84,21 @@ pub(crate) fn svid(ca: &Ca, id: &str, lifetime: Duration) -> Svid {
     parameters.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = parameters.signed_by(&key, ca).unwrap().der().clone();
-    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
-    let serial = parsed.serial.to_string();
-    Svid {
-        certificate,
-        key,
-        serial,
+    Svid::of(certificate, key)
+}
+
+impl Svid {
+    /// The one that `spire-server x509 mint -write` has left in `folder`.
+    pub(crate) fn read(folder: &Path) -> Self {
+        let certificate = CertificateDer::from_pem_file(folder.join("svid.pem")).unwrap();
+        let key = PrivatePkcs8KeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+        let serial = parsed.serial.to_string();
+        Self {
+            certificate,
+            key: KeyPair::try_from(&key).unwrap(),
+            serial,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod control_plane;
 mod faulty_api_server;
 mod gate;
 pub(crate) mod grpc;
+mod helm;
 mod node;
 mod objects;
 mod operator;
@@ -42,9 +43,10 @@ pub(crate) use child_cluster::ChildCluster;
 pub(crate) use control_plane::{ControlPlane, Options, control_plane, devcluster, install};
 pub(crate) use faulty_api_server::{Fault, FaultyApiServer};
 pub(crate) use gate::Passage;
+pub(crate) use helm::{CHART, Release, helm};
 pub(crate) use node::{NodeCluster, SOON_ON_A_NODE};
 pub(crate) use objects::{
-    apply, apply_dry, documents, merge_patch, namespace, node, pod, service_account,
+    apply, apply_dry, documents, merge, merge_patch, namespace, node, pod, service_account,
 };
 pub(crate) use operator::{LEASE_EXPIRED, Operator, release_lease, shared_operator};
 pub(crate) use pod_certificates::{Kubelet, certificate_pod};

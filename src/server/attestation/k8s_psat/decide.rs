@@ -163,7 +163,8 @@ pub(super) fn evidence(
             "node UID is empty for cluster {cluster:?}"
         )));
     }
-    let suffix = if settings.id_by_pod {
+    let account = format!("{}:{}", owner.namespace, owner.service_account);
+    let suffix = if settings.tells_by_pod(&account) {
         format!("pod/{}", owner.pod_uid)
     } else if node_uid.contains('/') {
         return Err(internal(format!(
@@ -255,6 +256,7 @@ mod tests {
             node_label_keys: BTreeSet::from(["zone".into()]),
             pod_label_keys: BTreeSet::from(["app".into()]),
             id_by_pod: false,
+            by_pod: BTreeSet::new(),
         }
     }
 

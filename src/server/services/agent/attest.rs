@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::bounds::Bounds;
 use super::renew::{presented, sign, svid_to_proto};
 use super::{entries, failed};
 use crate::clusters::nested::AttestingCluster;
@@ -30,9 +31,6 @@ use crate::store::{CaBundleError, ca_bundle};
 
 /// How long an agent may take to send a message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an attestation may take in all, turns that are waited for included; stock agents give up
-/// after this time.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest name of an attestor in bytes.
 const MAX_TYPE: usize = 64;
 /// After which time a record that could not be written is tried again.
@@ -47,15 +45,6 @@ struct Conversation {
     answers: mpsc::Sender<Answer>,
 }
 
-/// Until when an attestation goes on: it ends with its client, in time, or when others need its turn.
-struct Bounds {
-    answers: mpsc::Sender<Answer>,
-    turn: StrangersTurn,
-    deadline: Instant,
-    /// A token is used up, which must not be lost half-way.
-    are_lifted: bool,
-}
-
 /// Attests; what is sent to the agent comes out of the stream. `turn` is held for as long.
 pub(super) fn start(
     context: Arc<ServerContext>,
@@ -64,12 +53,7 @@ pub(super) fn start(
     requests: Streaming<AttestAgentRequest>,
 ) -> ReceiverStream<Answer> {
     let (answers, stream) = mpsc::channel(1);
-    let bounds = Bounds {
-        answers: answers.clone(),
-        turn,
-        deadline: Instant::now() + TIMEOUT,
-        are_lifted: false,
-    };
+    let bounds = Bounds::new(answers.clone(), turn);
     let conversation = Conversation {
         caller,
         requests,
@@ -92,9 +76,15 @@ async fn attest(
     let attestors = &settings.node_attestors;
     let begun = begin(context, attestors, &mut conversation);
     let (data, csr) = bounds.hold(begun).await?;
-    bounds.are_lifted = data.r#type == join_token::NAME;
-    let found = evidence(context, attestors, &data, &mut conversation);
-    let evidence = bounds.hold(found).await?;
+    let evidence = if data.r#type == join_token::NAME && attestors.join_token {
+        let tokens = &context.stores.join_tokens;
+        let found = join_token::find(tokens, &data.payload, clock::now());
+        let attest = |token| join_token::attest(tokens, token);
+        bounds.lift(found, attest).await?
+    } else {
+        let found = evidence(context, attestors, &data, &mut conversation);
+        bounds.hold(found).await?
+    };
     if evidence.id.path() == "/spire/server" {
         let problem = "agent ID cannot collide with the server ID";
         return Err(Status::internal(problem));
@@ -167,9 +157,7 @@ async fn record(
     let recorded = loop {
         match agents.attest(&attestation).await {
             // A token was used up for it.
-            Err(error)
-                if bounds.are_lifted && error.is_passing() && Instant::now() < bounds.deadline =>
-            {
+            Err(error) if bounds.are_lifted() && error.is_passing() && !bounds.is_late() => {
                 sleep(PAUSE).await;
             }
             recorded => break recorded,
@@ -209,6 +197,7 @@ fn banned() -> Status {
     Status::permission_denied("failed to attest: agent is banned")
 }
 
+/// The evidence of an agent that may have other as often as it likes.
 async fn evidence(
     context: &ServerContext,
     attestors: &AttestorSettings,
@@ -218,12 +207,6 @@ async fn evidence(
     let trust_domain = &context.trust_domain;
     let payload = &data.payload;
     match (data.r#type.as_str(), attestors) {
-        (
-            join_token::NAME,
-            AttestorSettings {
-                join_token: true, ..
-            },
-        ) => join_token::attest(&context.stores.join_tokens, payload, clock::now()).await,
         (k8s_psat::NAME, attestors) => {
             let process = &context.process;
             let cluster = |name: &str| {
@@ -314,23 +297,6 @@ fn known_cluster(
     is_known.then_some(named)
 }
 
-impl Bounds {
-    /// Does `work`, but for what is out of bounds.
-    async fn hold<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        if self.are_lifted {
-            return work.await;
-        }
-        tokio::select! {
-            biased;
-            () = self.answers.closed() => Err(Status::cancelled("the agent is gone")),
-            status = self.turn.lost() => Err(status),
-            done = timeout_at(self.deadline, work) => done.unwrap_or_else(|_| {
-                Err(Status::deadline_exceeded("attestation took too long"))
-            }),
-        }
-    }
-}
-
 impl Conversation {
     /// What the agent begins with: how it attests, and its certificate request.
     async fn params(&mut self) -> Result<(AttestationData, Vec<u8>), Status> {
@@ -398,33 +364,4 @@ impl Conversation {
 
 fn malformed(problem: &str) -> Status {
     Status::invalid_argument(format!("malformed param: {problem}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::{pending, ready};
-
-    use tonic::Code;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_attestation_ends_with_its_client_unless_a_token_is_used_up() {
-        let (answers, stream) = mpsc::channel(1);
-        let mut bounds = Bounds {
-            answers,
-            turn: StrangersTurn::default(),
-            deadline: Instant::now() + TIMEOUT,
-            are_lifted: false,
-        };
-        bounds.hold(ready(Ok(()))).await.unwrap();
-        let late = bounds.hold(pending::<Result<(), Status>>()).await;
-        assert_eq!(late.unwrap_err().code(), Code::DeadlineExceeded);
-        bounds.deadline = Instant::now() + TIMEOUT;
-        drop(stream);
-        let gone = bounds.hold(ready(Ok(()))).await;
-        assert_eq!(gone.unwrap_err().code(), Code::Cancelled);
-        bounds.are_lifted = true;
-        bounds.hold(ready(Ok(()))).await.unwrap();
-    }
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod attest;
+mod bounds;
 mod join_tokens;
 mod messages;
 mod renew;

@@ -325,6 +325,9 @@ fn sorted(texts: impl IntoIterator<Item = String>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     type Set = fn(&mut EntryMask);
@@ -590,6 +593,120 @@ mod tests {
             let mut message = full();
             change(&mut message);
             assert_eq!(spec(&message), Err(Refused::Entry(expected)));
+        }
+    }
+
+    /// What a message comes back as: IDs and names in their canonical form, lists in order.
+    fn canonical(message: &types::Entry) -> types::Entry {
+        let id =
+            |id: &Option<Spiffeid>| Some(ids::to_proto(&ids::from_proto(id.as_ref()).unwrap()));
+        let names = message.federates_with.iter();
+        let names = names.map(|name| TrustDomainName::from_name_or_id(name).unwrap().to_string());
+        let selectors = sorted(selectors(&message.selectors).unwrap());
+        let selectors = selectors.iter().map(|text| text.split_once(':').unwrap());
+        types::Entry {
+            spiffe_id: id(&message.spiffe_id),
+            parent_id: id(&message.parent_id),
+            selectors: selectors
+                .map(|(kind, value)| selector(kind, value))
+                .collect(),
+            federates_with: sorted(names),
+            dns_names: sorted(message.dns_names.iter().cloned()),
+            ..message.clone()
+        }
+    }
+
+    /// Text of a kind, or any at all.
+    fn text(mostly: &'static str) -> BoxedStrategy<String> {
+        prop_oneof![30 => mostly, 1 => ".{0,12}", 1 => "[ -~]{0,300}"].boxed()
+    }
+
+    fn any_id() -> BoxedStrategy<Option<Spiffeid>> {
+        let id = (text("e\\.org"), text("/(spire/agent/)?[a-z]{1,8}"));
+        let id = id.prop_map(|(trust_domain, path)| Spiffeid { trust_domain, path });
+        prop_oneof![30 => id.prop_map(Some), 1 => Just(None)].boxed()
+    }
+
+    /// Entries as anybody may send them, of which every second or so is one.
+    fn any_message() -> impl Strategy<Value = types::Entry> {
+        let entry_id = prop_oneof![30 => "[a-z0-9.-]{1,20}", 1 => ".{1,300}"];
+        let ids = (entry_id, any_id(), any_id());
+        let selector = (text("unix|k8s"), text("[a-z:]{1,8}"))
+            .prop_map(|(kind, value)| selector(&kind, &value));
+        let lists = (
+            vec(selector, 0..4),
+            vec(text("[a-z]{1,8}(\\.[a-z]{1,8})?"), 0..3),
+            vec(text("(spiffe://)?[f-h]\\.org"), 0..3),
+            text("[a-z]{0,8}"),
+        );
+        let ttl = || prop_oneof![4 => 0..100_000, 1 => any::<i32>()];
+        let expiry = prop_oneof![4 => 0..4_000_000_000_i64, 1 => any::<i64>()];
+        let numbers = (ttl(), ttl(), expiry);
+        let attributes = any::<Option<(bool, bool)>>();
+        let flags = (any::<[bool; 3]>(), attributes);
+        (ids, lists, numbers, flags).prop_map(|(ids, lists, numbers, flags)| {
+            let ([admin, downstream, store_svid], attributes) = flags;
+            types::Entry {
+                id: ids.0,
+                spiffe_id: ids.1,
+                parent_id: ids.2,
+                selectors: lists.0,
+                dns_names: lists.1,
+                federates_with: lists.2,
+                hint: lists.3,
+                x509_svid_ttl: numbers.0,
+                jwt_svid_ttl: numbers.1,
+                expires_at: numbers.2,
+                admin,
+                downstream,
+                store_svid,
+                additional_attributes: attributes.map(|(prefetch, jti)| {
+                    entry::AdditionalAttributes {
+                        disable_x509_svid_prefetch: prefetch,
+                        jwt_svid_include_jti: jti,
+                    }
+                }),
+                ..types::Entry::default()
+            }
+        })
+    }
+
+    proptest! {
+        /// What is accepted comes back as it was sent; anything else is refused in the words that
+        /// say where, and nothing panics.
+        #[test]
+        fn any_message_comes_back_or_is_refused(message in any_message()) {
+            match spec(&message) {
+                Ok(spec) => {
+                    let Ok(wanted) = wanted(&spec, &trust_domain()) else {
+                        return Ok(());
+                    };
+                    let entry = stored(spec, 1);
+                    prop_assert_eq!(for_admin(&entry, None), canonical(&message));
+                    prop_assert_eq!(wanted.key, entry.key);
+                }
+                Err(refused @ Refused::Message(_)) => {
+                    let words = refused.to_string();
+                    prop_assert!(words.starts_with("failed to convert entry: "), "{}", words);
+                }
+                Err(refused @ Refused::Entry(_)) => {
+                    let words = refused.to_string();
+                    prop_assert!(words.starts_with("datastore-validation: "), "{}", words);
+                }
+            }
+        }
+
+        /// What an update does not name stays, whatever it says of it.
+        #[test]
+        fn an_update_changes_what_its_mask_names(message in any_message(), before in any_message()) {
+            let Ok(before) = spec(&before) else {
+                return Ok(());
+            };
+            let mask = EntryMask { hint: true, ..EntryMask::default() };
+            if let Ok(after) = merge(before.clone(), &message, &mask, &trust_domain()) {
+                let hint = Some(message.hint).filter(|hint| !hint.is_empty());
+                prop_assert_eq!(after, RegistrationEntrySpec { hint, ..before });
+            }
         }
     }
 }
