@@ -6,6 +6,7 @@
 //! - [`authority`]: who signs, and when keys rotate.
 //! - [`domains`]: trust domains as they are served, and the names of what they publish, pure.
 //! - [`nested`]: child clusters, as far as they can be decided on without them, pure.
+//! - [`parent_sidecar`]: puts in place, beside a stock SPIRE server, what it is told of child clusters.
 //! - [`store`]: durable state, kept in the Kubernetes API.
 //! - [`clusters`]: the cluster's watches, and the signer of its pods' certificates.
 //! - [`controllers`]: reconcile loops, one folder per kind.
@@ -22,6 +23,7 @@ pub mod clusters;
 pub mod controllers;
 pub mod domains;
 pub mod nested;
+pub mod parent_sidecar;
 pub mod rbac;
 pub mod registration;
 pub mod runtime;

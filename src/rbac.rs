@@ -10,7 +10,10 @@
 //! `OwnerReferencesPermissionEnforcement`. Whoever changes the owners of an object needs the right to
 //! delete it there, which is why `delete` is held where nothing is deleted.
 
-use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::nested::parent::parent_object_name;
 
 /// Name of the service account, the roles and their bindings.
 pub const NAME: &str = "spiffe-operator";
@@ -230,6 +233,53 @@ pub const NAMESPACED: &[Grant] = &[
     ),
 ];
 
+/// What the operator may do with the ConfigMap and the Secret of a stock SPIRE server that it tells of
+/// nested clusters. Users add it where they want that.
+const PARENT: Grant = Grant::new(
+    "Tell a SPIRE server of nested clusters.",
+    "",
+    &["configmaps", "secrets"],
+    &["get", "create", "patch", "delete"],
+);
+
+/// The Role and its binding by which the operator of `operator_namespace` may tell the server `parent`
+/// in `namespace` of nested clusters.
+#[must_use]
+pub fn parent_rights(
+    namespace: &str,
+    parent: &str,
+    operator_namespace: &str,
+) -> (Role, RoleBinding) {
+    let metadata = ObjectMeta {
+        name: Some(format!("{NAME}-{}", parent_object_name(parent))),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectMeta::default()
+    };
+    let on_both = PolicyRule {
+        resource_names: Some(vec![parent_object_name(parent)]),
+        ..PARENT.rule()
+    };
+    let binding = RoleBinding {
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".into()),
+            kind: "Role".into(),
+            name: metadata.name.clone().unwrap_or_default(),
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".into(),
+            name: NAME.into(),
+            namespace: Some(operator_namespace.to_owned()),
+            ..Subject::default()
+        }]),
+        metadata: metadata.clone(),
+    };
+    let role = Role {
+        rules: Some(vec![on_both]),
+        metadata,
+    };
+    (role, binding)
+}
+
 /// What the aggregated roles `view`, `edit` and `admin` gain.
 pub const VIEWERS: &[Grant] = &[
     Grant::new(
@@ -306,6 +356,16 @@ mod tests {
                 assert!(granted, "{plural}.{group}");
             }
         }
+    }
+
+    #[test]
+    fn rights_beside_a_parent_are_bound_to_one_name() {
+        let (role, binding) = parent_rights("spire", "spire-server", "spiffe-system");
+        let texts = [
+            serde_saphyr::to_string(&role),
+            serde_saphyr::to_string(&binding),
+        ];
+        insta::assert_snapshot!(texts.map(Result::unwrap).join("---\n"));
     }
 
     #[test]

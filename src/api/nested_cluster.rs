@@ -37,6 +37,7 @@ use super::{BundleFormat, K8sPsatAttestor, nested_cluster_schema, schema};
 )]
 #[schemars(extend("x-kubernetes-validations" = [
     nested_cluster_schema::cluster_name_stays(),
+    nested_cluster_schema::parents_have_agents(),
     nested_cluster_schema::trust_domain_stays(),
     nested_cluster_schema::mode_stays(),
     nested_cluster_schema::servers_only_downstream(),
@@ -99,6 +100,12 @@ pub struct NestedClusterSpec {
     /// Where the trust domain's bundle is published in the cluster, besides its ClusterTrustBundle.
     #[serde(default)]
     pub bundle: NestedBundle,
+    /// Stock SPIRE servers in the operator's cluster that agents of the cluster may attest to as
+    /// well. Each is told of the cluster by a ConfigMap and a Secret beside it, which a sidecar in the
+    /// server's pod puts in place (`spiffe-operator parent`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "nested_cluster_schema::parents")]
+    pub parents: Vec<SpireParent>,
     /// How long the removal of this object waits for a cluster that does not answer, a Go duration.
     /// What is left in the cluster then is named in an event.
     #[serde(default = "default_cleanup_timeout")]
@@ -277,6 +284,41 @@ pub struct NestedBundleConfigMap {
     pub format: BundleFormat,
 }
 
+/// A stock SPIRE server that is told of a nested cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpireParent {
+    /// Namespace of the server's pods. The operator needs the rights there that
+    /// `spiffe-operator parent rights` prints.
+    #[schemars(schema_with = "schema::namespace_name")]
+    pub namespace: String,
+    /// What the server is called here: the ConfigMap and the Secret are named
+    /// `<name>-nested-clusters`.
+    #[schemars(schema_with = "nested_cluster_schema::parent_name")]
+    pub name: String,
+    /// Agents in the cluster that may attest to the server. Unset: as `spec.agents` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<K8sPsatAttestor>,
+}
+
+/// A stock SPIRE server that was told of a nested cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct WiredParent {
+    /// Namespace of the server's pods.
+    pub namespace: String,
+    /// What the server is called.
+    pub name: String,
+}
+
+impl From<&SpireParent> for WiredParent {
+    fn from(parent: &SpireParent) -> Self {
+        Self {
+            namespace: parent.namespace.clone(),
+            name: parent.name.clone(),
+        }
+    }
+}
+
 impl Default for DownstreamServer {
     fn default() -> Self {
         Self {
@@ -309,7 +351,7 @@ pub struct NestedClusterStatus {
     pub observed_generation: Option<i64>,
     /// What holds and what does not: `Ready` sums up, `Reachable` says whether the API server
     /// answers, `CredentialsValid` whether it takes the credential, `Registered` whether all pods were seen and evaluated, `BundleSynced` whether the
-    /// bundle is in the cluster, `Duplicate` that another NestedCluster leads to the same cluster,
+    /// bundle is in the cluster, `Wired` whether all `parents` were told of it, `Duplicate` that another NestedCluster leads to the same cluster,
     /// `Reconciling` that work is under way, `Stalled` that somebody must change something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
@@ -342,6 +384,9 @@ pub struct NestedClusterStatus {
     pub entries: i64,
     /// Agents of the cluster that have attested.
     pub agents: i64,
+    /// The stock SPIRE servers that were told of the cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<WiredParent>,
 }
 
 fn default_kube_config_key() -> String {

@@ -3,6 +3,9 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
+use super::SpireParent;
+use super::schema::DNS_SUBDOMAIN;
+
 /// A path with `*` in its segments; `**` may be the last one.
 const ID_PATTERN: &str = "^((/(([*]?[a-zA-Z0-9._-]+)+[*]?|[*]))+(/[*][*])?|/[*][*])$";
 /// A DNS name with `*` in its labels; `**` may be the first one.
@@ -17,6 +20,35 @@ pub(super) fn id_patterns(_: &mut SchemaGenerator) -> Schema {
 /// Patterns of DNS names, at least one.
 pub(super) fn dns_name_patterns(_: &mut SchemaGenerator) -> Schema {
     patterns(DNS_NAME_PATTERN)
+}
+
+/// Name of a stock SPIRE server, to which objects' names add an ending.
+pub(super) fn parent_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 200,
+        "pattern": DNS_SUBDOMAIN,
+    })
+}
+
+/// Stock SPIRE servers, each once.
+pub(super) fn parents(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": generator.subschema_for::<SpireParent>(),
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["namespace", "name"],
+    })
+}
+
+/// On a NestedCluster: for each stock SPIRE server it is known which agents may attest.
+pub(super) fn parents_have_agents() -> Value {
+    json!({
+        "rule": "!has(self.parents) || has(self.agents) || self.parents.all(parent, has(parent.agents))",
+        "fieldPath": ".parents",
+        "message": "name the service accounts of agents, here or in spec.agents",
+    })
 }
 
 fn patterns(form: &str) -> Schema {

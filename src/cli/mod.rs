@@ -4,6 +4,7 @@
 //! line that says what to do.
 
 mod crds;
+mod parent;
 pub mod render;
 mod run;
 mod usage;
@@ -39,6 +40,9 @@ enum Command {
     Crds(crds::Arguments),
     /// Show which entries pods would get, without changing anything.
     Render(render::Arguments),
+    /// Help a stock SPIRE server be a parent of nested clusters.
+    #[command(subcommand)]
+    Parent(parent::Command),
     /// Print the version.
     Version,
     /// Print a completion script for a shell.
@@ -75,6 +79,7 @@ impl CommandLine {
             Command::Run(arguments) => run::execute(*arguments),
             Command::Crds(arguments) => crds::execute(&arguments),
             Command::Render(arguments) => render::execute(&arguments),
+            Command::Parent(command) => parent::execute(command),
             Command::Version => print(&format!("spiffe-operator {}\n", env!("CARGO_PKG_VERSION"))),
             Command::Completion { shell } => {
                 let mut script = Vec::new();
@@ -112,7 +117,8 @@ mod tests {
         let mut command = CommandLine::command();
         command.build();
         let mut count = 0;
-        for subcommand in command.get_subcommands() {
+        let all = command.get_subcommands();
+        for subcommand in all.flat_map(|it| it.get_subcommands().chain([it])) {
             let flags = subcommand
                 .get_arguments()
                 .filter(|argument| !argument.is_positional())

@@ -51,7 +51,7 @@ mod tests {
                 "spiffe-operator render --help",
             ),
             (
-                &["rendr", "x"],
+                &["rendder", "x"],
                 "similar subcommand exists: 'render'",
                 "spiffe-operator --help",
             ),

@@ -3,6 +3,7 @@
 //! - [`kubeconfig`]: what a kubeconfig says, and whether it may be used.
 //! - [`mod@eks_token`]: the token for an EKS cluster, of AWS credentials.
 //! - [`AllowedNames`]: what a child's entries may be called.
+//! - [`parent`]: what a stock SPIRE server in the parent's cluster is told of a child.
 //! - [`mod@ttl_budget`]: what lifetimes a chain of servers can promise.
 //!
 //! Pure: no I/O and no clock. Nothing that a kubeconfig names is opened, run or called here.
@@ -10,6 +11,7 @@
 mod allowed_names;
 mod eks_token;
 pub mod kubeconfig;
+pub mod parent;
 mod ttl_budget;
 
 pub use allowed_names::{AllowedNames, PatternError};

@@ -1,6 +1,10 @@
 //! Everything in `examples/` is accepted by an API server with our kinds.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -59,16 +63,22 @@ fn every_example_is_listed_and_says_what_to_expect() {
 }
 
 fn examples() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "yaml")
-        })
-        .map(|path| format!("examples/{}", path.file_name().unwrap().to_str().unwrap()))
-        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["examples", "examples/nested"];
+    let entries = folders.map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    let paths = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path());
+    let yaml = paths.filter(|path| path.extension().is_some_and(|it| it == "yaml"));
+    let within = |path: PathBuf| {
+        path.strip_prefix(root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let mut files: Vec<_> = yaml.map(within).collect();
     files.sort();
     files
 }

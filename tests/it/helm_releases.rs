@@ -173,7 +173,8 @@ async fn one_value_makes_a_nested_cluster_and_takes_it_away() {
     parent.is_ready(&child.name).await;
     parent.owns_secret(&child).await;
     drop(operator);
-    release.upgrade(&[&none]).await.unwrap();
+    let none = ["--set=kubeConfigs=null,external-spire-server=null"];
+    release.upgrade(&none).await.unwrap();
     let objects = Api::<NestedCluster>::all(parent.client.clone());
     let going = objects.get(&child.name).await.unwrap();
     assert!(going.metadata.deletion_timestamp.is_some(), "{going:?}");

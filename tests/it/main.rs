@@ -33,6 +33,7 @@ mod issuing;
 mod kinds;
 mod leadership;
 mod nested_clusters;
+mod nested_parents;
 mod outages;
 mod pod_certificates;
 mod rbac;

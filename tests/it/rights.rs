@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::Role;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::config::Kubeconfig;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -437,6 +437,66 @@ async fn a_right_that_is_missing_is_named_in_the_status() {
 
     install_rights(&own).await;
     world.trust_domain_condition("Ready", "True").await;
+}
+
+#[tokio::test]
+async fn rights_beside_a_stock_server_that_are_missing_are_answered_with_the_manifest_to_apply() {
+    let own = ControlPlane::start(Options::default()).await;
+    let world = World::without_trust_domain(&own).await;
+    let kubeconfig = install_rights(&own).await;
+    let _operator = Operator::start_as(&kubeconfig, "spiffe-system", &[]).await;
+    world.apply_trust_domain(json!({})).await;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": "child01", "namespace": "spiffe-system" },
+        "stringData": { "kubeconfig": std::fs::read_to_string(own.kubeconfig()).unwrap() },
+    });
+    apply(&world.client, &secret).await.unwrap();
+    let object = json!({
+        "apiVersion": "spiffe-operator.io/v1alpha1", "kind": "NestedCluster",
+        "metadata": { "name": "child01" },
+        "spec": {
+            "trustDomainRef": { "name": world.class },
+            "kubeConfig": { "secretRef": { "name": "child01" } },
+            "agents": { "serviceAccountAllowList": ["spire:agent"] },
+            "parents": [{ "namespace": world.namespace, "name": "spire-server" }],
+        },
+    });
+    apply(&world.client, &object).await.unwrap();
+    let wired = |status: &'static str| {
+        condition::<NestedCluster>(&world.client, "child01", "Wired", status)
+    };
+    let refused = wait_until("the right to be missed", SOON, || async {
+        let refused = wired("False").await;
+        if refused.reason == "Forbidden" {
+            Ok(refused)
+        } else {
+            Err(refused.message)
+        }
+    })
+    .await;
+    let (_, manifests) = refused.message.split_once("apply this:\n").unwrap();
+    for object in serde_saphyr::from_multiple::<Value>(manifests).unwrap() {
+        apply(&world.client, &object).await.unwrap();
+    }
+    let told = wired("True").await;
+    assert!(told.message.contains("/spire-server"), "{}", told.message);
+
+    let objects = Api::<NestedCluster>::all(world.client.clone());
+    objects
+        .delete("child01", &DeleteParams::default())
+        .await
+        .unwrap();
+    wait_until("the object to be gone", SOON, || async {
+        let found = objects.get_opt("child01").await.unwrap();
+        found.map_or(Ok(()), |found| Err(format!("{:?}", found.status)))
+    })
+    .await;
+    let name = "spire-server-nested-clusters";
+    let config_maps = Api::<ConfigMap>::namespaced(world.client.clone(), &world.namespace);
+    assert!(config_maps.get_opt(name).await.unwrap().is_none());
+    let secrets = Api::<Secret>::namespaced(world.client.clone(), &world.namespace);
+    assert!(secrets.get_opt(name).await.unwrap().is_none());
 }
 
 /// The verbs that a message says to add.

@@ -1,13 +1,16 @@
 //! NestedClusters: one worker each, so that one that is down never holds up another.
 //!
 //! Every replica watches every nested cluster and serves its pods and agents; the leader reports
-//! ([`status`]), and takes away what is left when the object goes ([`remove`]). What the object asks
-//! for is parsed by [`settings`].
+//! ([`status`]), tells stock SPIRE servers of the cluster ([`wire`], by what [`parents`] decides), and
+//! takes away what is left when the object goes ([`remove`]). What the object asks for is parsed by
+//! [`settings`].
 
 mod own_secret;
+mod parents;
 mod remove;
 mod settings;
 mod status;
+mod wire;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -7,13 +7,15 @@ use jiff::SignedDuration;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use crate::api::{AttestedAgent, NestedCluster, NestedClusterMode, duration};
+use crate::api::{AttestedAgent, NestedCluster, NestedClusterMode, WiredParent, duration};
 use crate::clusters::identities::Identities;
 use crate::clusters::incarnation::cluster_uid;
 use crate::clusters::nested::withdraw;
 use crate::clusters::{CallError, call};
+use crate::controllers::nested_cluster::parents::parents;
 use crate::controllers::nested_cluster::settings::{ClusterSettings, name_of, wish_of};
 use crate::controllers::nested_cluster::worker::{ReconcileError, Worker};
+use crate::nested::parent::parent_object_name;
 use crate::runtime::clock;
 use crate::runtime::events::Severity;
 
@@ -50,10 +52,15 @@ impl Worker {
         if is_served {
             self.evict(domain, &cluster).await?;
         }
+        let unwired = self.unwire(object).await;
         let withdrawn = if is_served {
             self.withdraw(object).await
         } else {
             Ok(())
+        };
+        let withdrawn = match (unwired, withdrawn) {
+            (Err(unwired), Err(withdrawn)) => Err(format!("{unwired}; {withdrawn}")),
+            (unwired, withdrawn) => unwired.and(withdrawn),
         };
         match withdrawn {
             Ok(()) => {}
@@ -155,11 +162,18 @@ fn is_over(object: &NestedCluster) -> bool {
     clock::now().duration_since(since.0) >= patience
 }
 
-/// What a cluster may still have of us.
+/// What a cluster, and servers that were told of it, may still have of us.
 fn left(object: &NestedCluster) -> String {
     let bundles = "ClusterTrustBundles with the label spiffe-operator.io/nested-cluster";
-    match wish_of(&object.spec) {
-        Some(copy) => format!("{bundles}, ConfigMap {}/{}", copy.namespace, copy.name),
-        None => bundles.to_owned(),
+    let mut left = vec![bundles.to_owned()];
+    if let Some(copy) = wish_of(&object.spec) {
+        left.push(format!("ConfigMap {}/{}", copy.namespace, copy.name));
     }
+    for (WiredParent { namespace, name }, _) in parents(object) {
+        let name = parent_object_name(&name);
+        left.push(format!(
+            "here its keys in ConfigMap and Secret {namespace}/{name}"
+        ));
+    }
+    left.join(", ")
 }

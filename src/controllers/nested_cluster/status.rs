@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
 use crate::api::{NestedCluster, NestedClusterStatus};
 use crate::clusters::nested::{Contact, Published, Trouble};
+use crate::controllers::nested_cluster::parents::Wired;
 use crate::controllers::nested_cluster::settings::{NameTaken, name_of};
 
 const REACHABLE: &str = "Reachable";
@@ -39,6 +40,8 @@ pub(super) struct Seen {
     pub(super) twin: Option<String>,
     /// What became of the bundle in the cluster; none without a connection.
     pub(super) published: Option<Published>,
+    /// What became of its parents; none where nobody looked.
+    pub(super) wired: Option<Wired>,
     /// What the cluster's pods still wait for; none once all were seen.
     pub(super) unseen: Option<String>,
     /// Whether its pods may have any SPIFFE ID.
@@ -122,6 +125,10 @@ pub(super) fn of(object: &NestedCluster, seen: &Seen, now: Timestamp) -> NestedC
         pods: count(seen.pods),
         entries: count(seen.entries),
         agents: count(seen.agents),
+        parents: match &seen.wired {
+            Some(wired) => wired.parents.clone(),
+            None => before.parents.clone(),
+        },
     };
     let last = seen.contact.last;
     let is_old =
@@ -140,12 +147,13 @@ fn conditions(seen: &Seen, now: Timestamp) -> Vec<Report> {
             Report::new(STALLED, true, reason, message.clone()),
         ];
     }
-    let parts = [
+    let mut parts = vec![
         reachable(seen),
         credentials_valid(seen, now),
         registered(seen),
         bundle_synced(seen),
     ];
+    parts.extend(seen.wired.as_ref().and_then(Wired::report));
     let first = |state| parts.iter().find(|part| part.state == state);
     let ready = first(State::False).or_else(|| first(State::Unknown));
     let ready = ready.map_or_else(

@@ -18,6 +18,7 @@ use crate::controllers::nested_cluster::settings::{
     ClusterSettings, NameTaken, name_of, name_taken,
 };
 use crate::controllers::nested_cluster::status::{self, Problem, Seen};
+use crate::controllers::nested_cluster::wire::Wires;
 use crate::controllers::trust_domain::TRUST_DOMAIN_LABEL;
 use crate::domains::label_value;
 use crate::nested::kubeconfig::{ChildKubeconfig, Credential};
@@ -42,12 +43,14 @@ pub(super) struct Worker {
     pub(super) connection: Option<Connected>,
     /// The client of the cluster, once the object is to go.
     pub(super) leaving: Option<Client>,
+    /// What stock SPIRE servers were told of the cluster.
+    pub(super) wires: Wires,
 }
 
 /// A connection, and what it was made of.
 pub(super) struct Connected {
     source: Source,
-    kubeconfig: ChildKubeconfig,
+    pub(super) kubeconfig: ChildKubeconfig,
     pub(super) connection: Connection,
 }
 
@@ -98,6 +101,7 @@ impl Worker {
             read: None,
             connection: None,
             leaving: None,
+            wires: Wires::default(),
         }
     }
 
@@ -190,7 +194,11 @@ impl Worker {
         let kubeconfig_problem = self.connect(object, &settings, &identities).await?;
         self.attest(&settings, uid);
         self.wish(&settings.wish);
-        Ok(self.look(&settings, &identities, kubeconfig_problem))
+        let wired = self.wire(object).await;
+        Ok(Seen {
+            wired: Some(wired),
+            ..self.look(&settings, &identities, kubeconfig_problem)
+        })
     }
 
     fn settings(&self, object: &NestedCluster) -> Result<ClusterSettings, Problem> {
@@ -367,6 +375,7 @@ impl Worker {
         });
         Seen {
             spec_problem: None,
+            wired: None,
             twin: twin.map(|twin| twin.name_any()),
             kubeconfig_problem,
             is_connected: connected.is_some(),
