@@ -13,6 +13,7 @@
 //! - [`rbac`]: what the operator may do in the Kubernetes API, and why.
 //! - [`runtime`]: the process: leader election, logs, metrics, health, wiring.
 //! - [`server`]: the API of spire-server over gRPC.
+//! - [`upstream`]: the server above a trust domain, as its client.
 //! - [`cli`]: the command line.
 
 pub mod api;
@@ -29,6 +30,7 @@ pub mod runtime;
 pub mod server;
 pub mod spiffe;
 pub mod store;
+pub mod upstream;
 
 /// An error and all its causes on one line.
 #[must_use]

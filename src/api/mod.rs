@@ -6,6 +6,7 @@
 //! of the fields is the reference that users read, in `kubectl explain` and in `docs/crds.md`.
 
 mod attested_agent;
+mod authority_source;
 mod cluster_federated_trust_domain;
 mod cluster_spiffe_id;
 mod cluster_static_entry;
@@ -21,8 +22,10 @@ mod registration_entry;
 mod schema;
 mod trust_domain;
 mod trust_domain_server;
+mod upstream_authority;
 
 pub use attested_agent::*;
+pub use authority_source::*;
 pub use cluster_federated_trust_domain::*;
 pub use cluster_spiffe_id::*;
 pub use cluster_static_entry::*;
@@ -33,3 +36,4 @@ pub use node_attestors::*;
 pub use registration_entry::*;
 pub use trust_domain::*;
 pub use trust_domain_server::*;
+pub use upstream_authority::*;

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ServerSpec, schema};
+use super::{AuthoritySource, ServerSpec, schema};
 
 /// A SPIFFE trust domain that this operator serves: who signs, for which objects, with which
 /// lifetimes, and where its bundle is published.
@@ -79,16 +79,17 @@ pub struct TrustDomainSpec {
     #[serde(default = "default_ignore_namespaces")]
     #[schemars(schema_with = "schema::non_empty_list")]
     pub ignore_namespaces: Vec<String>,
-    /// Who signs: exactly one of `selfSigned` and `secretRef`.
+    /// Who signs: exactly one of `selfSigned`, `secretRef` and `upstream`.
     pub authority: AuthoritySource,
-    /// Key type of the CAs that `selfSigned` makes. A change takes effect with the next one.
+    /// Key type of the CAs of `selfSigned` and `upstream`. A change takes effect with the next one.
     #[serde(default)]
     pub key_type: CaKeyType,
     /// Lifetime of the CAs that `selfSigned` makes, a Go duration. The next one is prepared at half
     /// of it and signs when a sixth is left, so it must be at least six times `x509SVID.ttl` and
     /// six times `podCertificates.ttl`. With `secretRef` the certificate in the Secret says its own
     /// lifetime. It is the lifetime of the keys that sign JWT-SVIDs in any case, and so at least six
-    /// times `jwtSVID.ttl`.
+    /// times `jwtSVID.ttl`. With `upstream` it is what the server above is asked for; what that grants
+    /// counts, and may be less.
     #[serde(default = "default_ca_ttl", rename = "caTTL")]
     #[schemars(schema_with = "schema::lifetime")]
     pub ca_ttl: String,
@@ -118,36 +119,6 @@ pub struct TrustDomainSpec {
     /// What becomes of the keys when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-}
-
-/// Who signs: exactly one of the fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.selfSigned) != has(self.secretRef)",
-    "message": "exactly one of selfSigned and secretRef must be set",
-}]))]
-#[serde(rename_all = "camelCase")]
-pub struct AuthoritySource {
-    /// CAs that the operator makes and rotates by itself. Written `selfSigned: {}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub self_signed: Option<SelfSignedAuthority>,
-    /// An existing CA in a Secret of the operator's namespace, for instance from cert-manager. A
-    /// change of the Secret is a rotation: the new root is published before the new key signs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<AuthoritySecretRef>,
-}
-
-/// A CA that the operator makes and rotates.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SelfSignedAuthority {}
-
-/// A Secret in the operator's namespace with a CA: `tls.crt` holds the CA's certificate and then
-/// its chain, `tls.key` the private key, `ca.crt` the root where the chain does not end in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct AuthoritySecretRef {
-    /// Name of the Secret in the operator's namespace.
-    #[schemars(schema_with = "schema::object_name")]
-    pub name: String,
 }
 
 /// Key type of a CA.
@@ -317,8 +288,9 @@ pub struct TrustDomainStatus {
     pub observed_generation: Option<i64>,
     /// What holds and what does not: `Ready` sums up, `AuthorityReady` says whether somebody signs,
     /// `BundlePublished` whether the roots are where they should be, `ServerReady` whether the API of
-    /// spire-server is served, `Reconciling` that work is
-    /// under way, `Stalled` that somebody must change something.
+    /// spire-server is served, `UpstreamReachable` whether the server above answers and lets the
+    /// operator be a server below it, `Reconciling` that work is under way, `Stalled` that somebody
+    /// must change something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -53,14 +53,15 @@ pub enum Done {
         /// The step.
         step: Step,
     },
-    /// So many authorities of others have expired and leave the bundle.
+    /// So many authorities of others have expired, or are those of a former server above, and leave
+    /// the bundle.
     Pruned(usize),
 }
 
 /// Takes `journal`, which is what is stored, as far as it can go at `now`: until nothing is due, or
 /// a new authority waits to be published. `published` are the fingerprints of the roots in the
 /// bundle that was last confirmed, `candidate` the CA imported from the Secret that the TrustDomain
-/// names. A JWT key counts as published once it is stored: the bundle that carries it is served from
+/// names, or the one that the server above has signed. A JWT key counts as published once it is stored: the bundle that carries it is served from
 /// there by every replica.
 ///
 /// None if nothing is due.
@@ -84,7 +85,12 @@ pub fn advance(
         advance.jwt_keys(settings, now)?;
     }
     let (journal, gone) = advance.journal.pruned(now);
+    let (journal, forgotten) = match settings.policy.origin {
+        AuthorityOrigin::Upstream => (journal, 0),
+        AuthorityOrigin::SelfSigned | AuthorityOrigin::Imported => journal.without_upstream(),
+    };
     advance.journal = journal;
+    let gone = gone + forgotten;
     if gone > 0 {
         advance.done.push(Done::Pruned(gone));
     }
@@ -99,6 +105,7 @@ impl Advance {
         candidate: Option<&Arc<CertificateAuthority>>,
         now: Timestamp,
     ) -> Result<(), AdvanceError> {
+        let distrusted = self.journal.distrusted_roots();
         let observed = Observed {
             now,
             published,
@@ -106,6 +113,7 @@ impl Advance {
                 let certificates = ca.certificates();
                 (certificates.fingerprint(), certificates.not_after())
             }),
+            distrusted: &distrusted,
         };
         while let Some(step) = next_step(self.journal.ledger(), &settings.policy, &observed) {
             let journal = self.journal.clone();
@@ -136,12 +144,12 @@ impl Advance {
             origin: AuthorityOrigin::SelfSigned,
             ..settings.policy
         };
-        let stored = self.journal.jwt_ledger().records().iter();
-        let published = stored.map(|record| record.fingerprint.clone()).collect();
+        let published = self.published_jwt_keys(settings);
         let observed = Observed {
             now,
             published: &published,
             candidate: None,
+            distrusted: &BTreeSet::new(),
         };
         while let Some(step) = next_step(self.journal.jwt_ledger(), &policy, &observed) {
             let journal = self.journal.clone();
@@ -163,6 +171,20 @@ impl Advance {
             self.journal = journal.after_jwt(&step, now);
         }
         Ok(())
+    }
+}
+
+impl Advance {
+    /// A key is published by being stored, and where there is a server above by being in its bundle,
+    /// too: servers beside ours know it from there.
+    fn published_jwt_keys(&self, settings: &AuthoritySettings) -> BTreeSet<Fingerprint> {
+        let above = self.journal.upstream().jwt_keys();
+        let is_above = |id: &str| above.iter().any(|key| key.key_id == id);
+        let stored = self.journal.jwt_ledger().records().iter();
+        let published = stored.filter(|record| {
+            settings.policy.origin != AuthorityOrigin::Upstream || is_above(record.id.as_str())
+        });
+        published.map(|record| record.fingerprint.clone()).collect()
     }
 }
 

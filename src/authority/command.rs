@@ -115,6 +115,9 @@ pub enum CommandError {
     /// There is no authority of that kind yet.
     #[error("no authority is active yet")]
     NotActive,
+    /// The server above decides about CAs.
+    #[error("the CA is signed by the server above, which decides about its root")]
+    Upstream,
 }
 
 impl Command {
@@ -128,6 +131,10 @@ impl Command {
         settings: &AuthoritySettings,
         now: Timestamp,
     ) -> Result<Option<Journal>, CommandError> {
+        let is_of_upstream = settings.policy.origin == AuthorityOrigin::Upstream;
+        if is_of_upstream && self.decides_about_a_root() {
+            return Err(CommandError::Upstream);
+        }
         let journal = journal.clone();
         Ok(Some(match self {
             Self::Activate(kind, id) => {
@@ -142,6 +149,16 @@ impl Command {
             Self::Revoke(kind, id) => journal.change(*kind, |ledger| ledger.revoke(id))?,
             Self::Taint(kind, id) => journal.change(*kind, |ledger| ledger.taint(id))?,
         }))
+    }
+}
+
+impl Command {
+    fn decides_about_a_root(&self) -> bool {
+        let x509 = AuthorityKind::X509;
+        match self {
+            Self::Prepare(kind) | Self::Revoke(kind, _) | Self::Taint(kind, _) => *kind == x509,
+            Self::Activate(..) | Self::Append { .. } => false,
+        }
     }
 }
 

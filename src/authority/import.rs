@@ -38,12 +38,23 @@ impl CertificateAuthority {
         now: Timestamp,
     ) -> Result<Self, ImportError> {
         let (certificate, others) = read_certificates(data)?;
+        let key = PrivateKey::from_pem(entry(data, PRIVATE_KEY)?)
+            .map_err(|source| ImportError::Key { source })?;
+        Self::assemble(certificate, key, others, trust_domain, now)
+    }
+
+    /// The CA of `certificate`, of which `key` is the key; those above it are among `others`.
+    pub(super) fn assemble(
+        certificate: CertificateDer<'static>,
+        key: PrivateKey,
+        others: Vec<CertificateDer<'static>>,
+        trust_domain: &TrustDomainName,
+        now: Timestamp,
+    ) -> Result<Self, ImportError> {
         let certificate = parse_ca(certificate)?;
         certificate
             .check(trust_domain, now)
             .map_err(|source| ImportError::Certificate { source })?;
-        let key = PrivateKey::from_pem(entry(data, PRIVATE_KEY)?)
-            .map_err(|source| ImportError::Key { source })?;
         if key.public_key() != certificate.public_key() {
             return Err(ImportError::KeyMismatch);
         }

@@ -1,14 +1,14 @@
 //! The authorities of a trust domain, CAs and JWT keys, with all that is needed to go on with them.
 //! How they are kept in a Secret is in [`super::journal_secret`].
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
 use super::{
     Appended, AuthorityOrigin, AuthorityState, CaCertificates, CertificateAuthority, Edition,
-    JwtAuthority, Ledger, Record, Step,
+    JwtAuthority, Ledger, Record, Step, UpstreamBundle, UpstreamBundleError,
     journal_document::{Times, ca_record, jwt_record},
     slots::{Material, Signing, Slots},
 };
@@ -24,6 +24,7 @@ pub struct Journal {
     pub(super) cas: Slots<CertificateAuthority>,
     pub(super) jwt_keys: Slots<JwtAuthority>,
     pub(super) appended: Appended,
+    pub(super) upstream: UpstreamBundle,
 }
 
 impl Signing for CertificateAuthority {
@@ -69,6 +70,7 @@ impl Journal {
             cas: Slots::default(),
             jwt_keys: Slots::default(),
             appended: Appended::default(),
+            upstream: UpstreamBundle::default(),
         }
     }
 
@@ -93,7 +95,8 @@ impl Journal {
     /// Grows with every change of the bundle.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.ledger().sequence + self.jwt_ledger().sequence + self.appended.changes()
+        let own = self.ledger().sequence + self.jwt_ledger().sequence;
+        own + self.appended.changes() + self.upstream.changes()
     }
 
     /// What the bundle is an edition of; none while there is no CA.
@@ -123,35 +126,112 @@ impl Journal {
         &self.appended
     }
 
-    /// The bundle to publish: the roots of all CAs and all JWT keys, oldest first, and those of
-    /// others after them. A root is tainted when every CA under it is.
+    /// The bundle of the server above; nothing where there is none.
+    #[must_use]
+    pub fn upstream(&self) -> &UpstreamBundle {
+        &self.upstream
+    }
+
+    /// The bundle to publish: the roots of all CAs and all JWT keys, oldest first, then those of the
+    /// server above, and those of others after them. A root of the server above is tainted when that
+    /// says so, any other one when every CA under it is.
     ///
     /// # Errors
     /// When a root cannot be in a bundle, which import and creation rule out.
     pub fn bundle(&self) -> Result<Bundle, BundleError> {
+        // Of a root of the server above that server decides.
         let cas = self.cas.entries();
-        let roots = cas.map(|(_, material)| material.certificates().root().clone());
-        let appended = self.appended.roots().map(|root| root.certificate.clone());
-        let roots = roots.chain(appended);
+        let own = cas.filter(|(record, _)| record.origin != AuthorityOrigin::Upstream);
+        let roots = own.map(|(_, material)| material.certificates().root());
+        let upstream = self.upstream.roots().map(|root| &root.certificate);
+        let appended = self.appended.roots().map(|root| &root.certificate);
+        let roots = roots.chain(upstream).chain(appended).cloned();
         let bundle = Bundle::new(self.trust_domain.clone(), roots, self.sequence())?;
-        let jwt_keys = self.jwt_keys.entries().map(|(record, material)| JwtKey {
+        Ok(bundle
+            .with_jwt_keys(self.jwt_keys())
+            .with_tainted(|root| self.is_tainted(root)))
+    }
+
+    /// The JWT keys of the bundle, which may be there twice: our own that the server above knows.
+    fn jwt_keys(&self) -> impl Iterator<Item = JwtKey> {
+        let own = self.own_jwt_keys();
+        let upstream = self.upstream.jwt_keys().iter().cloned();
+        let appended = self.appended.jwt_keys().iter().cloned();
+        own.chain(upstream).chain(appended)
+    }
+
+    fn own_jwt_keys(&self) -> impl Iterator<Item = JwtKey> {
+        self.jwt_keys.entries().map(|(record, material)| JwtKey {
             key_id: record.id.as_str().to_owned(),
             public_key: material.public_key().clone(),
             expires_at: Some(record.not_after),
             tainted: record.state == AuthorityState::Tainted,
-        });
-        Ok(bundle
-            .with_jwt_keys(jwt_keys.chain(self.appended.jwt_keys().iter().cloned()))
-            .with_tainted(|root| self.is_tainted(root)))
+        })
     }
 
     /// How many JWT keys are in the bundle.
     #[must_use]
     pub fn jwt_key_count(&self) -> usize {
-        self.jwt_ledger().records.len() + self.appended.jwt_keys().len()
+        let ids: BTreeSet<_> = self.jwt_keys().map(|key| key.key_id).collect();
+        ids.len()
+    }
+
+    /// The JWT keys that the server above is to be told at `now`: our own, and those of servers below.
+    #[must_use]
+    pub fn jwt_keys_for_upstream(&self, now: Timestamp) -> Vec<JwtKey> {
+        let known = self.upstream.jwt_keys();
+        let appended = self.appended.jwt_keys().iter().cloned();
+        let candidates = self.own_jwt_keys().chain(appended);
+        candidates
+            .filter(|key| {
+                let lives = key.expires_at.is_some_and(|end| now < end);
+                lives && !key.tainted && known.iter().all(|it| it.key_id != key.key_id)
+            })
+            .collect()
+    }
+
+    /// The roots of CAs that the server above has signed and does not vouch for any more.
+    #[must_use]
+    pub fn distrusted_roots(&self) -> BTreeSet<Fingerprint> {
+        let records = self.ledger().records.iter();
+        let signed_above = records.filter(|it| it.origin == AuthorityOrigin::Upstream);
+        let distrusted = signed_above.filter(|it| !self.upstream.trusts(&it.root));
+        distrusted.map(|it| it.root.clone()).collect()
+    }
+
+    /// The journal once the server above has `bundle`; none if that is no news.
+    ///
+    /// # Errors
+    /// When that bundle cannot be followed.
+    pub fn following(
+        &self,
+        bundle: &Bundle,
+        now: Timestamp,
+    ) -> Result<Option<Self>, UpstreamBundleError> {
+        let upstream = self.upstream.clone().following(bundle, now)?;
+        let is_news = upstream != self.upstream;
+        Ok(is_news.then(|| Self {
+            upstream,
+            ..self.clone()
+        }))
+    }
+
+    /// The journal without what a server above said of which no CA is left, and how much that was.
+    #[must_use]
+    pub fn without_upstream(self) -> (Self, usize) {
+        let mut records = self.ledger().records.iter();
+        if records.any(|record| record.origin == AuthorityOrigin::Upstream) {
+            return (self, 0);
+        }
+        let (upstream, gone) = self.upstream.forgotten();
+        (Self { upstream, ..self }, gone)
     }
 
     fn is_tainted(&self, root: &CertificateDer<'_>) -> bool {
+        let of_upstream = self.upstream.roots().find(|it| it.certificate == *root);
+        if let Some(known) = of_upstream {
+            return known.tainted;
+        }
         let fingerprint = Fingerprint::of(root);
         let records = self.ledger().records.iter();
         let mut under = records.filter(|it| it.root == fingerprint).peekable();
@@ -220,7 +300,13 @@ impl Journal {
     #[must_use]
     pub fn pruned(self, now: Timestamp) -> (Self, usize) {
         let (appended, gone) = self.appended.pruned(now);
-        (Self { appended, ..self }, gone)
+        let (upstream, gone_above) = self.upstream.pruned(now);
+        let journal = Self {
+            appended,
+            upstream,
+            ..self
+        };
+        (journal, gone + gone_above)
     }
 
     pub(super) fn with_ledger(self, ledger: Ledger) -> Self {
@@ -249,7 +335,7 @@ fn status(ledger: &Ledger) -> Vec<AuthorityStatus> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use jiff::SignedDuration;
 

@@ -26,6 +26,10 @@ pub(super) struct Document {
     pub(super) appended_roots: Vec<AppendedRootEntry>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) appended_jwt_keys: Vec<AppendedJwtKeyEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) upstream_roots: Vec<AppendedRootEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) upstream_jwt_keys: Vec<AppendedJwtKeyEntry>,
 }
 
 #[derive(Serialize, Deserialize)]

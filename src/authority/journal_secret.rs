@@ -9,12 +9,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Appended, AuthorityId, AuthorityState, CertificateAuthority, Journal, JwtAuthority, KeyError,
-    PrivateKey, Record, SubjectError,
+    Appended, AppendedRoot, AuthorityId, AuthorityState, CertificateAuthority, Journal,
+    JwtAuthority, KeyError, PrivateKey, Record, SubjectError, UpstreamBundle,
     journal_document::{AppendedJwtKeyEntry, AppendedRootEntry, CaEntry, Document, JwtEntry},
     slots::{Material, Slots, needs_key},
 };
-use crate::spiffe::{CaCertificateError, PemError, PublicKey, TrustDomainName};
+use crate::spiffe::{CaCertificateError, JwtKey, PemError, PublicKey, TrustDomainName};
 
 /// Key of the Secret with the document.
 pub const DOCUMENT: &str = "journal.json";
@@ -77,18 +77,24 @@ impl Journal {
             Ok((record, Material::Signing(Arc::new(authority))))
         });
         let jwt_keys = jwt_keys.collect::<Result<_, _>>()?;
-        let roots = document.appended_roots.iter().map(AppendedRootEntry::root);
-        let roots: Vec<_> = roots.collect::<Result<_, _>>()?;
-        let appended_keys = document.appended_jwt_keys.iter();
-        let appended_keys = appended_keys.map(AppendedJwtKeyEntry::key);
-        let appended = Appended::read(roots, appended_keys.collect::<Result<_, _>>()?)
-            .map_err(|source| JournalError::Certificate { source })?;
+        let damaged = |source| JournalError::Certificate { source };
+        let appended = Appended::read(
+            roots(&document.appended_roots)?,
+            keys(&document.appended_jwt_keys)?,
+        )
+        .map_err(damaged)?;
+        let upstream = UpstreamBundle::read(
+            roots(&document.upstream_roots)?,
+            keys(&document.upstream_jwt_keys)?,
+        )
+        .map_err(damaged)?;
         Ok(Self {
             trust_domain: document.trust_domain,
             // The number is that of the journal as a whole, of which the parts are summands.
             cas: Slots::read(cas, document.sequence, document.lineage)?,
             jwt_keys: Slots::read(jwt_keys, 0, None)?,
             appended,
+            upstream,
         })
     }
 
@@ -122,6 +128,8 @@ impl Journal {
             jwt_authorities,
             appended_roots: self.appended.roots().map(Into::into).collect(),
             appended_jwt_keys: self.appended.jwt_keys().iter().map(Into::into).collect(),
+            upstream_roots: self.upstream.roots().map(Into::into).collect(),
+            upstream_jwt_keys: self.upstream.jwt_keys().iter().map(Into::into).collect(),
         };
         let document = serde_json::to_vec_pretty(&document);
         let document = document.map_err(|error| JournalError::Unwritable {
@@ -221,6 +229,14 @@ pub enum JournalError {
         /// Its version.
         version: u32,
     },
+}
+
+fn roots(entries: &[AppendedRootEntry]) -> Result<Vec<AppendedRoot>, JournalError> {
+    entries.iter().map(AppendedRootEntry::root).collect()
+}
+
+fn keys(entries: &[AppendedJwtKeyEntry]) -> Result<Vec<JwtKey>, JournalError> {
+    entries.iter().map(AppendedJwtKeyEntry::key).collect()
 }
 
 fn read_key(

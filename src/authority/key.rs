@@ -15,8 +15,11 @@ use aws_lc_rs::{
         RSA_PKCS1_SHA256, RsaKeyPair,
     },
 };
-use rcgen::{PublicKeyData, SigningKey};
-use rustls_pki_types::pem::{PemObject, SectionKind};
+use rcgen::{CertificateParams, DistinguishedName, DnType, PublicKeyData, SanType, SigningKey};
+use rustls_pki_types::{
+    PrivateKeyDer, PrivatePkcs8KeyDer,
+    pem::{PemObject, SectionKind},
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -97,7 +100,10 @@ impl PrivateKey {
     }
 
     /// Reads a private key in the DER of PKCS #8, SEC 1 or PKCS #1.
-    fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+    ///
+    /// # Errors
+    /// When it is none that can sign for us.
+    pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         for curve in CURVES {
             if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, der) {
                 return Self::new(KeyPair::Ecdsa(pair));
@@ -128,6 +134,36 @@ impl PrivateKey {
     /// The key as PKCS #8.
     pub(super) fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
+    }
+
+    /// The key as TLS has it.
+    #[must_use]
+    pub fn to_private_key_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.pkcs8.to_vec()))
+    }
+
+    /// A certificate request (PKCS #10) in DER with nothing in it but the key, and the `uri` if one is
+    /// given.
+    ///
+    /// # Errors
+    /// When the key makes no signature.
+    pub fn certificate_request(&self, uri: Option<&str>) -> Result<Vec<u8>, KeyError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in [
+            (DnType::CountryName, "US"),
+            (DnType::OrganizationName, "SPIRE"),
+        ] {
+            params.distinguished_name.push(kind, value);
+        }
+        if let Some(uri) = uri {
+            let uri = uri.try_into().map_err(|_| KeyError::Sign)?;
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+        let request = params.serialize_request(self);
+        request
+            .map(|request| request.der().to_vec())
+            .map_err(|_| KeyError::Sign)
     }
 
     /// The key as a PKCS #8 block, for the one Secret that keeps it.

@@ -47,6 +47,8 @@ pub enum AuthorityOrigin {
     SelfSigned,
     /// Somebody else makes them and puts them into a Secret.
     Imported,
+    /// A server above signs them; the keys are ours.
+    Upstream,
 }
 
 /// The name of an authority, as SPIRE gives it: of a CA its subject key identifier in lower-case
@@ -180,7 +182,7 @@ pub enum Step {
     },
     /// Make a new CA and prepare it.
     Generate,
-    /// Prepare the CA of the Secret.
+    /// Prepare the CA of the Secret, or the one that the server above has signed.
     Import {
         /// The CA.
         fingerprint: Fingerprint,

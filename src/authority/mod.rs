@@ -9,6 +9,8 @@
 //! - [`JwtAuthority`]: a key that signs JWT-SVIDs.
 //! - [`next_step`]: the state machine of rotation, the same for both. [`Journal`]: both, in the
 //!   durable form, with the keys.
+//! - [`UpstreamBundle`]: what a server above says. [`CertificateAuthority::of_upstream`]: a CA that it
+//!   has signed.
 //! - [`Command`]: what people and tools may do to a journal. [`Appended`]: authorities of others.
 //! - [`Authority`]: what a signer needs of a journal.
 //!
@@ -35,6 +37,7 @@ mod rotation;
 mod rotation_simulation;
 mod sign_error;
 mod slots;
+mod upstream;
 
 use std::sync::Arc;
 
@@ -58,8 +61,10 @@ pub use pod_certificate_times::{
 };
 pub use rotation::{
     Observed, PROPAGATION, RotationPolicy, next_step, signs_until_left, successor_when_left,
+    wants_upstream_ca,
 };
 pub use sign_error::{SignError, SubjectError};
+pub use upstream::{UpstreamBundle, UpstreamBundleError};
 
 use crate::spiffe::{Bundle, BundleError, Fingerprint};
 

@@ -55,8 +55,11 @@ pub struct Observed<'a> {
     pub now: Timestamp,
     /// The roots in the bundle that was last confirmed as published.
     pub published: &'a BTreeSet<Fingerprint>,
-    /// Fingerprint and end of validity of the CA in the Secret, if there is one that can sign.
+    /// Fingerprint and end of validity of the CA in the Secret, or of one that the server above has
+    /// signed, if there is one that can sign.
     pub candidate: Option<(&'a Fingerprint, Timestamp)>,
+    /// The roots that the server above does not vouch for any more.
+    pub distrusted: &'a BTreeSet<Fingerprint>,
 }
 
 /// The next step to take, or none if all is as it should be.
@@ -82,6 +85,27 @@ pub fn next_step(
 /// Whether an authority that ended at `not_after` has been in the bundle for long enough.
 pub(super) fn is_to_be_pruned(not_after: Timestamp, now: Timestamp) -> bool {
     not_after.duration_until(now) > PRUNE_AFTER
+}
+
+/// Whether the server above is to be asked for a CA: there is none that will do for the next half of
+/// its life. One that has waited for so long that it is nearly over itself will not (SPIRE issue 7199),
+/// and neither will one that ends with the one that signs.
+#[must_use]
+pub fn wants_upstream_ca(
+    ledger: &Ledger,
+    policy: &RotationPolicy,
+    observed: &Observed<'_>,
+) -> bool {
+    let decision = Decision {
+        ledger,
+        policy,
+        observed,
+    };
+    policy.origin == AuthorityOrigin::Upstream
+        && match ledger.in_state(AuthorityState::Prepared) {
+            Some(prepared) => !decision.suffices(prepared),
+            None => !ledger.active().is_some_and(|it| decision.suffices(it)),
+        }
 }
 
 struct Decision<'a> {
@@ -113,8 +137,13 @@ impl Decision<'_> {
             .observed
             .candidate
             .is_some_and(|(candidate, _)| *candidate != prepared.fingerprint);
+        let other_is_better = match prepared.origin {
+            AuthorityOrigin::SelfSigned => false,
+            AuthorityOrigin::Imported => other_candidate,
+            AuthorityOrigin::Upstream => self.is_distrusted(prepared) || self.outlived(prepared),
+        };
         let unwanted = prepared.origin != self.policy.origin
-            || (prepared.origin == AuthorityOrigin::Imported && other_candidate)
+            || other_is_better
             || !prepared.is_valid(self.observed.now);
         unwanted.then(|| Step::Discard {
             fingerprint: prepared.fingerprint.clone(),
@@ -143,7 +172,11 @@ impl Decision<'_> {
         }
         let due = match self.ledger.active() {
             Some(active) if active.is_valid(now) => {
-                published_at.duration_until(now) >= self.policy.propagation
+                // Whoever takes what the active one signs has the root already, or must let go of it.
+                let is_at_hand = prepared.origin == AuthorityOrigin::Upstream
+                    && (prepared.root == active.root || self.is_distrusted(active));
+                let has_spread = published_at.duration_until(now) >= self.policy.propagation;
+                (is_at_hand || has_spread)
                     && (self.is_superseded(active) || active.is_within(signs_until_left, now))
             }
             _ => true,
@@ -160,17 +193,51 @@ impl Decision<'_> {
         match self.policy.origin {
             AuthorityOrigin::SelfSigned => self.generate(),
             AuthorityOrigin::Imported => self.import(),
+            AuthorityOrigin::Upstream => self.take(),
         }
     }
 
     fn generate(&self) -> Option<Step> {
-        let now = self.observed.now;
-        let suffices = self.ledger.active().is_some_and(|active| {
-            !self.is_superseded(active)
-                && active.is_valid(now)
-                && !active.is_within(successor_when_left, now)
-        });
+        let active = self.ledger.active();
+        let suffices = active.is_some_and(|active| self.suffices(active));
         (!suffices).then_some(Step::Generate)
+    }
+
+    /// The CA that the server above has signed, where one is due and it lives longer than the one
+    /// that signs.
+    fn take(&self) -> Option<Step> {
+        let (candidate, not_after) = self.observed.candidate?;
+        let is_new = self.ledger.find(candidate).is_none();
+        let is_due = match self.ledger.active() {
+            Some(active) if self.suffices(active) => false,
+            Some(active) => {
+                let signs_on = active.is_valid(self.observed.now) && !self.is_superseded(active);
+                !signs_on || active.not_after < not_after
+            }
+            None => true,
+        };
+        (is_new && is_due && self.observed.now < not_after).then(|| Step::Import {
+            fingerprint: candidate.clone(),
+        })
+    }
+
+    /// Whether `record` can sign, or go on to sign, for half of its life.
+    fn suffices(&self, record: &Record) -> bool {
+        let now = self.observed.now;
+        !self.is_superseded(record)
+            && record.is_valid(now)
+            && !record.is_within(successor_when_left, now)
+    }
+
+    /// Whether there is a candidate that lives longer than `prepared`, which has waited for long.
+    fn outlived(&self, prepared: &Record) -> bool {
+        let candidate = self.observed.candidate;
+        let is_later = candidate.is_some_and(|(_, not_after)| prepared.not_after < not_after);
+        is_later && !self.suffices(prepared)
+    }
+
+    fn is_distrusted(&self, record: &Record) -> bool {
+        self.observed.distrusted.contains(&record.root)
     }
 
     /// A tainted CA does not come back, although somebody put it into the Secret again.
@@ -185,7 +252,9 @@ impl Decision<'_> {
 
     /// Whether another CA is wanted although `active` still can sign.
     fn is_superseded(&self, active: &Record) -> bool {
-        active.origin != self.policy.origin || active.origin == AuthorityOrigin::Imported
+        active.origin != self.policy.origin
+            || active.origin == AuthorityOrigin::Imported
+            || self.is_distrusted(active)
     }
 }
 
@@ -245,6 +314,7 @@ mod tests {
             now: at(second),
             published: &published,
             candidate: candidate.as_ref().map(|c| (c, at(100 * DAY))),
+            distrusted: &BTreeSet::new(),
         };
         next_step(ledger, &policy(origin), &observed)
     }
@@ -480,5 +550,160 @@ mod tests {
             .taint(&id("a"))
             .unwrap();
         assert_eq!(step_at(&ledger, IMPORTED, 10, &["a", "b"], Some("a")), None);
+    }
+
+    /// A CA by the server above under `root`, of eight days.
+    fn signed_above(called: &str, root: &str, begin: i64) -> Record {
+        Record {
+            root: name(root),
+            ..record(called, begin, AuthorityOrigin::Upstream)
+        }
+    }
+
+    /// What is to be done where the server above has signed a CA that ends as given.
+    fn with_server_above(
+        ledger: &Ledger,
+        second: i64,
+        candidate: Option<(&str, i64)>,
+        distrusted: &[&str],
+    ) -> (Option<Step>, bool) {
+        let published = ["r", "s"].map(name).into_iter().collect();
+        let distrusted = distrusted.iter().map(|root| name(root)).collect();
+        let candidate = candidate.map(|(called, end)| (name(called), at(end)));
+        let observed = Observed {
+            now: at(second),
+            published: &published,
+            candidate: candidate.as_ref().map(|(called, end)| (called, *end)),
+            distrusted: &distrusted,
+        };
+        let policy = policy(AuthorityOrigin::Upstream);
+        (
+            next_step(ledger, &policy, &observed),
+            wants_upstream_ca(ledger, &policy, &observed),
+        )
+    }
+
+    fn after(ledger: &Ledger, steps: &[Step], second: i64) -> Ledger {
+        let ledger = ledger.clone();
+        steps
+            .iter()
+            .fold(ledger, |ledger, step| ledger.after(step, at(second)))
+    }
+
+    fn confirm(called: &str) -> Step {
+        let fingerprint = name(called);
+        Step::ConfirmPublished { fingerprint }
+    }
+
+    fn activate(called: &str) -> Step {
+        let fingerprint = name(called);
+        Step::Activate { fingerprint }
+    }
+
+    fn import(called: &str) -> Step {
+        let fingerprint = name(called);
+        Step::Import { fingerprint }
+    }
+
+    fn under_a_server() -> Ledger {
+        let ledger = Ledger::default().with_prepared(signed_above("a", "r", 0));
+        after(&ledger, &[confirm("a"), activate("a")], 1)
+    }
+
+    #[test]
+    fn a_server_above_is_asked_at_half_and_its_ca_signs_at_a_sixth() {
+        let empty = Ledger::default();
+        assert_eq!(with_server_above(&empty, 0, None, &[]), (None, true));
+        let first = Some(("a", 8 * DAY));
+        assert_eq!(
+            with_server_above(&empty, 0, first, &[]).0,
+            Some(import("a"))
+        );
+        let ledger = under_a_server();
+        assert_eq!(
+            with_server_above(&ledger, 4 * DAY, None, &[]),
+            (None, false)
+        );
+        let half = 4 * DAY + 1;
+        assert_eq!(with_server_above(&ledger, half, None, &[]), (None, true));
+        // Not one that ends as early, as near the end of the server's own CA.
+        let short = Some(("b", 8 * DAY));
+        assert_eq!(with_server_above(&ledger, half, short, &[]), (None, true));
+        let next = Some(("b", 12 * DAY));
+        assert_eq!(
+            with_server_above(&ledger, half, next, &[]).0,
+            Some(import("b"))
+        );
+        let ledger = ledger.with_prepared(signed_above("b", "r", half));
+        let ledger = after(&ledger, &[confirm("b")], half);
+        assert_eq!(
+            with_server_above(&ledger, half + 1, next, &[]),
+            (None, false)
+        );
+        // The same root: no pause.
+        let sixth = 8 * DAY - 8 * DAY / 6 + 1;
+        assert_eq!(
+            with_server_above(&ledger, sixth, next, &[]).0,
+            Some(activate("b"))
+        );
+    }
+
+    #[test]
+    fn a_new_root_spreads_before_anything_under_it_signs() {
+        let sixth = 8 * DAY - 8 * DAY / 6 + 1;
+        let ledger = under_a_server().with_prepared(signed_above("b", "s", sixth));
+        let ledger = after(&ledger, &[confirm("b")], sixth);
+        assert_eq!(with_server_above(&ledger, sixth, None, &[]).0, None);
+        let spread = sixth + PROPAGATION.as_secs();
+        assert_eq!(
+            with_server_above(&ledger, spread, None, &[]).0,
+            Some(activate("b"))
+        );
+        // But not where the root before it is tainted.
+        assert_eq!(
+            with_server_above(&ledger, sixth, None, &["r"]).0,
+            Some(activate("b"))
+        );
+    }
+
+    #[test]
+    fn a_ca_under_a_tainted_root_is_replaced_at_once() {
+        let ledger = under_a_server();
+        assert_eq!(with_server_above(&ledger, 10, None, &["r"]), (None, true));
+        // Although the next one ends earlier.
+        let next = Some(("b", 4 * DAY));
+        assert_eq!(
+            with_server_above(&ledger, 10, next, &["r"]).0,
+            Some(import("b"))
+        );
+        let ledger = ledger.with_prepared(signed_above("b", "r", 10));
+        let fingerprint = name("b");
+        assert_eq!(
+            with_server_above(&ledger, 10, None, &["r"]),
+            (Some(Step::Discard { fingerprint }), true)
+        );
+    }
+
+    #[test]
+    fn one_that_has_waited_for_long_is_replaced_before_it_signs() {
+        let half = 4 * DAY + 1;
+        let mut short = signed_above("b", "r", half);
+        short.not_after = at(half + 5 * DAY);
+        let ledger = under_a_server().with_prepared(short);
+        let ledger = after(&ledger, &[confirm("b")], half);
+        let old = half + 5 * DAY / 2 + 1;
+        assert_eq!(with_server_above(&ledger, old, None, &[]), (None, true));
+        let fingerprint = name("b");
+        let next = Some(("c", half + 9 * DAY));
+        assert_eq!(
+            with_server_above(&ledger, old, next, &[]).0,
+            Some(Step::Discard { fingerprint })
+        );
+        // It signs if there is no other: the server above may be away.
+        let sixth = 8 * DAY - 8 * DAY / 6 + 1;
+        assert_eq!(
+            with_server_above(&ledger, sixth, None, &[]),
+            (Some(activate("b")), true)
+        );
     }
 }

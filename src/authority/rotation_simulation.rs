@@ -161,6 +161,7 @@ impl World {
             now,
             published: &published,
             candidate: usable.map(|c| (&c.fingerprint, c.not_after)),
+            distrusted: &BTreeSet::new(),
         };
         for steps in 0.. {
             assert!(steps < 50, "does not come to rest: {ledger:?}");

@@ -50,6 +50,15 @@ pub(super) struct Arguments {
     /// is needed where there are several. Whoever can open it may do everything. Default: none.
     #[arg(long, env = "SPIFFE_OPERATOR_ADMIN_SOCKET", value_name = "FILE")]
     admin_socket: Option<String>,
+    /// Folder with the files that `authority.upstream.spire.k8sPSAT.tokenFile` of a TrustDomain names:
+    /// tokens of the operator's service account, which the kubelet puts there.
+    #[arg(
+        long,
+        env = "SPIFFE_OPERATOR_TOKEN_FOLDER",
+        default_value = "/var/run/secrets/tokens",
+        value_name = "FOLDER"
+    )]
+    token_folder: PathBuf,
     /// Name of this process in the Lease and in events; it must differ between replicas. Default:
     /// the host's name and a random part.
     #[arg(long, env = "SPIFFE_OPERATOR_IDENTITY", value_name = "NAME")]
@@ -76,6 +85,7 @@ pub(super) fn execute(arguments: Arguments) -> Result<ExitCode, String> {
         http_address,
         server_address,
         admin_socket,
+        token_folder,
         identity,
         log,
         log_format,
@@ -95,6 +105,7 @@ pub(super) fn execute(arguments: Arguments) -> Result<ExitCode, String> {
             ip: server_address,
             admin_socket,
         },
+        token_folder,
         identity: identity.unwrap_or_else(default_identity),
         logs,
     };

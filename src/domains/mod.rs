@@ -10,6 +10,7 @@ mod names;
 mod node_attestors;
 mod server;
 mod settings;
+mod upstream;
 
 pub use agent_path::{AgentPathData, AgentPathError, AgentPathTemplate};
 pub use conflicts::{Claim, Conflict, conflicts};
@@ -23,3 +24,4 @@ pub use node_attestors::{
 };
 pub use server::ServerSettings;
 pub use settings::{DomainSettings, SettingsError};
+pub use upstream::{UpstreamAddress, UpstreamAttestor, UpstreamIdentity, UpstreamSettings};

@@ -10,8 +10,8 @@ use crate::api::{
     TrustDomainSpec,
 };
 use crate::authority::{AuthorityOrigin, AuthoritySettings, PROPAGATION, RotationPolicy};
-use crate::domains::ServerSettings;
 use crate::domains::names::{default_signer_name, signer_name_error};
+use crate::domains::{ServerSettings, UpstreamSettings};
 use crate::registration;
 use crate::spiffe::{ParseSpiffeIdError, ParseTrustDomainError, TrustDomainName};
 
@@ -25,6 +25,8 @@ pub struct DomainSettings {
     pub trust_domain: TrustDomainName,
     /// Who signs.
     pub authority: AuthoritySource,
+    /// The server that signs our CAs, if one does.
+    pub upstream: Option<UpstreamSettings>,
     /// Key type of the CA.
     pub key_type: CaKeyType,
     /// Lifetime of the CA.
@@ -58,7 +60,7 @@ pub enum SettingsError {
         source: ParseSpiffeIdError,
     },
     /// Not exactly one authority.
-    #[error("spec.authority: give exactly one of selfSigned and secretRef")]
+    #[error("spec.authority: give exactly one of selfSigned, secretRef and upstream")]
     Authority,
     /// A malformed duration.
     #[error("spec.{field}: {source}")]
@@ -110,15 +112,22 @@ pub enum SettingsError {
         /// What is wrong with it.
         source: ParseTrustDomainError,
     },
+    /// A server above that cannot be one.
+    #[error("spec.authority.upstream.spire: {problem}")]
+    Upstream {
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 impl DomainSettings {
     /// What its authorities are to be.
     #[must_use]
     pub fn authority_settings(&self) -> AuthoritySettings {
-        let origin = match self.authority.secret_ref {
-            Some(_) => AuthorityOrigin::Imported,
-            None => AuthorityOrigin::SelfSigned,
+        let origin = match (&self.authority.secret_ref, &self.upstream) {
+            (Some(_), _) => AuthorityOrigin::Imported,
+            (None, Some(_)) => AuthorityOrigin::Upstream,
+            (None, None) => AuthorityOrigin::SelfSigned,
         };
         AuthoritySettings {
             policy: RotationPolicy {
@@ -147,9 +156,21 @@ impl DomainSettings {
             .trust_domain
             .parse()
             .map_err(|source| SettingsError::TrustDomain { source })?;
-        if spec.authority.self_signed.is_some() == spec.authority.secret_ref.is_some() {
+        let AuthoritySource {
+            self_signed,
+            secret_ref,
+            upstream,
+        } = &spec.authority;
+        let sources = [
+            self_signed.is_some(),
+            secret_ref.is_some(),
+            upstream.is_some(),
+        ];
+        if sources.into_iter().filter(|given| *given).count() != 1 {
             return Err(SettingsError::Authority);
         }
+        let upstream = upstream.as_ref();
+        let upstream = upstream.map(|it| UpstreamSettings::parse(&it.spire, &trust_domain));
         let parse = |field, value: &str| {
             duration::parse(value).map_err(|source| SettingsError::Duration { field, source })
         };
@@ -160,7 +181,7 @@ impl DomainSettings {
             return Err(SettingsError::PodCertificateTtl);
         }
         let longest_leaf = pod_certificate_ttl.max(x509_svid_ttl);
-        if spec.authority.self_signed.is_some() && ca_ttl < longest_leaf.saturating_mul(6) {
+        if self_signed.is_some() && ca_ttl < longest_leaf.saturating_mul(6) {
             return Err(SettingsError::TooShortCa);
         }
         let jwt_svid_ttl = parse("jwtSVID.ttl", &spec.jwt_svid.ttl)?;
@@ -178,6 +199,7 @@ impl DomainSettings {
         Ok(Self {
             trust_domain,
             authority: spec.authority.clone(),
+            upstream: upstream.transpose()?,
             key_type: spec.key_type,
             ca_ttl,
             subject: spec.subject.clone(),

@@ -1,6 +1,7 @@
 //! What every task gets: clients, metrics, events, and who leads. Built once, passed down.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Client;
@@ -47,6 +48,8 @@ pub struct Context {
     pub certificates_api: watch::Receiver<Option<CertificatesApi>>,
     /// Where trust domains are served.
     pub server: ServerAddresses,
+    /// Folder with tokens of the operator's service account, for servers above.
+    pub token_folder: PathBuf,
     /// The log filter.
     pub logs: LogControl,
     /// Ends when the process shall end.

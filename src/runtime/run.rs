@@ -45,6 +45,8 @@ pub struct Config {
     pub http_address: SocketAddr,
     /// Where trust domains are served.
     pub server: ServerAddresses,
+    /// Folder with tokens of the operator's service account, for servers above.
+    pub token_folder: PathBuf,
     /// Name of this process in the Lease and in events.
     pub identity: String,
     /// The log filter.
@@ -93,6 +95,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         namespace,
         http_address,
         server,
+        token_folder,
         identity,
         logs,
     } = config;
@@ -146,6 +149,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         attesting: AttestingClusters::default(),
         signers: Signers::default(),
         server,
+        token_folder,
         logs: logs.clone(),
         shutdown: shutdown.clone(),
     };

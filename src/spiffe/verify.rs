@@ -104,6 +104,12 @@ pub enum VerifyError {
     /// No certificate of X.509 version 3.
     #[error("the leaf is not well-formed")]
     Malformed,
+    /// Another identity than the one that was to be proved.
+    #[error("{id} is not who it should be")]
+    OtherId {
+        /// The identity.
+        id: SpiffeId,
+    },
     /// An identity of another trust domain than the bundle's.
     #[error("{id} is not of the bundle's trust domain")]
     OtherTrustDomain {

@@ -1,7 +1,7 @@
 //! Durable state, kept in the Kubernetes API: an authority's keys and journal in one Secret per
 //! trust domain, the last good spec of every registering object, the record of every attested
-//! agent, join tokens, what is known of foreign trust domains, and entries that were made through
-//! the SPIRE server API. All but the records of agents and the entries lies in the operator's own
+//! agent, join tokens, what is known of foreign trust domains, entries that were made through the
+//! SPIRE server API, and what a server above is shown. All but the records of agents and the entries lies in the operator's own
 //! namespace.
 //!
 //! All writes carry the `resourceVersion` that was read. What the state means, and when it
@@ -17,6 +17,7 @@ pub mod federation;
 pub mod join_tokens;
 mod last_good;
 mod registration_entries;
+mod upstream_material;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub use ca_bundles::{CaBundleError, ca_bundle};
 pub use domain::{Caches, DomainStores};
 pub use last_good::LastGoodStore;
 pub use registration_entries::{CatchUpError, Created, RegistrationEntryStore, WriteError};
+pub use upstream_material::UpstreamMaterial;
 
 /// The selector of objects with all of `labels`.
 fn label_selector(labels: &BTreeMap<String, String>) -> String {

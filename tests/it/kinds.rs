@@ -381,13 +381,41 @@ async fn a_trust_domain_is_taken_where_it_can_work() {
         (
             "/authority",
             json!({}),
-            "exactly one of selfSigned and secretRef",
+            "exactly one of selfSigned, secretRef and upstream",
         ),
         ("/authority", json!(null), "Required value"),
         (
             "/authority",
             json!({ "selfSigned": {}, "secretRef": { "name": "ca" } }),
-            "exactly one of selfSigned and secretRef",
+            "exactly one of selfSigned, secretRef and upstream",
+        ),
+        (
+            "/authority",
+            json!({ "upstream": { "spire": { "address": "a:1" } } }),
+            "exactly one of k8sPSAT, x509pop, joinToken and workloadAPI",
+        ),
+        (
+            "/authority",
+            json!({ "upstream": { "spire": {
+                "address": "a:1",
+                "k8sPSAT": { "cluster": "a" },
+                "workloadAPI": { "socketPath": "/a" },
+            } } }),
+            "exactly one of k8sPSAT, x509pop, joinToken and workloadAPI",
+        ),
+        (
+            "/authority",
+            json!({ "upstream": { "spire": {
+                "address": "spire.example.org", "k8sPSAT": { "cluster": "a" },
+            } } }),
+            "spec.authority.upstream.spire.address",
+        ),
+        (
+            "/authority",
+            json!({ "upstream": { "spire": {
+                "address": "a:1", "k8sPSAT": { "cluster": "a", "tokenFile": "../a" },
+            } } }),
+            "spec.authority.upstream.spire.k8sPSAT.tokenFile",
         ),
         (
             "/authority",

@@ -65,3 +65,4 @@ mod spire_workloads;
 mod support;
 mod uninstalling;
 mod unusual_names;
+mod upstream_authority;

@@ -192,21 +192,29 @@ impl AuthorityKeeper {
         }
     }
 
-    /// Takes the authority forward as far as it goes now, and writes what came of it. Gives
-    /// what was done.
+    /// The journal to go on from; one without authorities where there is none.
+    pub(super) fn journal_or_new(&self, settings: &DomainSettings) -> Journal {
+        match &self.journal {
+            Some(journal) => journal.clone(),
+            None => Journal::new(settings.trust_domain.clone()),
+        }
+    }
+
+    /// Takes the authority forward from `from`, the journal or what news made of it, as far as it goes
+    /// now, and writes what came of it. Gives what was done.
     pub(super) async fn take_forward(
         &mut self,
         settings: &DomainSettings,
+        from: Journal,
         published: &BTreeSet<Fingerprint>,
         candidate: Option<&Arc<CertificateAuthority>>,
         owner: &OwnerReference,
         now: Timestamp,
     ) -> Result<Vec<Done>, KeepError> {
         let policy = settings.authority_settings();
-        let journal = match &self.journal {
-            Some(journal) => journal.clone(),
-            None => Journal::new(settings.trust_domain.clone()),
-        };
+        let begun = self.journal.as_ref().map(Journal::sequence);
+        let is_news = begun.unwrap_or_default() != from.sequence();
+        let journal = from;
         let (published, candidate) = (published.clone(), candidate.cloned());
         // Making an RSA key takes seconds.
         let (journal, advanced) = spawn_blocking(move || {
@@ -224,7 +232,7 @@ impl AuthorityKeeper {
             .stored
             .as_ref()
             .is_some_and(|stored| stored.is_owned_by(owner.as_ref()));
-        if done.is_empty() && (as_it_should_be || self.journal.is_none()) {
+        if done.is_empty() && !is_news && (as_it_should_be || self.journal.is_none()) {
             return Ok(done);
         }
         let previous = self.stored.as_ref();

@@ -17,6 +17,7 @@ mod server;
 mod status;
 mod status_conditions;
 mod sweep;
+mod upstream;
 mod withdraw;
 mod worker;
 

@@ -265,10 +265,7 @@ fn ca_event(step: &Step) -> Option<(&'static str, String)> {
             format!("CA {fingerprint} never signed and is not needed"),
         ),
         Step::Generate => ("CAPrepared", "a new CA is prepared".to_owned()),
-        Step::Import { fingerprint } => (
-            "CAPrepared",
-            format!("CA {fingerprint} of the Secret is prepared"),
-        ),
+        Step::Import { fingerprint } => ("CAPrepared", format!("CA {fingerprint} is prepared")),
         Step::Prune { fingerprint } => (
             "CAPruned",
             format!("CA {fingerprint} has expired and leaves the bundle"),

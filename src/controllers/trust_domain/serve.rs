@@ -11,7 +11,7 @@ use kube::api::ApiResource;
 use kube::{Client, ResourceExt};
 
 use crate::api::{TrustDomain, TrustDomainStatus};
-use crate::authority::{Authority, Edition};
+use crate::authority::{Authority, CertificateAuthority, Edition, Journal};
 use crate::clusters::CallError;
 use crate::controllers::trust_domain::authority::KeepError;
 use crate::controllers::trust_domain::copies::Copies;
@@ -21,6 +21,7 @@ use crate::controllers::trust_domain::publish::{
 use crate::controllers::trust_domain::published::owner_reference;
 use crate::controllers::trust_domain::reconcile::{ReconcileError, Reconciliation};
 use crate::controllers::trust_domain::status::Seen;
+use crate::controllers::trust_domain::upstream::wishes;
 use crate::controllers::trust_domain::withdraw::{withdraw_bundle, withdraw_copies};
 use crate::controllers::trust_domain::worker::Worker;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
@@ -124,7 +125,11 @@ impl Worker {
             .refresh(settings, version.as_deref())
             .await
             .map_err(keep)?;
-        if !leads || seen.problem.is_some() {
+        if !leads {
+            self.upstream.stop();
+            return Ok(Reconciliation::Settled);
+        }
+        if seen.problem.is_some() {
             return Ok(Reconciliation::Settled);
         }
         let now = clock::now();
@@ -140,7 +145,10 @@ impl Worker {
                 None
             }
         };
-        if let Some(lost) = self.authority.lost(object, candidate.as_deref()) {
+        // Under the server above nothing is replaced that verifiers trust.
+        if settings.upstream.is_none()
+            && let Some(lost) = self.authority.lost(object, candidate.as_deref())
+        {
             seen.problem.get_or_insert(lost);
             return Ok(Reconciliation::Settled);
         }
@@ -158,9 +166,18 @@ impl Worker {
             return Ok(Reconciliation::Settled);
         }
         let published = self.confirmed_roots(settings);
+        let (journal, signed) = self.ask_upstream(object, settings, &published, seen);
+        let candidate = signed.or(candidate);
         let done = self
             .authority
-            .take_forward(settings, &published, candidate.as_ref(), &owner, now)
+            .take_forward(
+                settings,
+                journal,
+                &published,
+                candidate.as_ref(),
+                &owner,
+                now,
+            )
             .await;
         match done {
             Ok(done) if done.is_empty() => Ok(Reconciliation::Settled),
@@ -177,6 +194,31 @@ impl Worker {
             }
             Err(error) => Err(keep(error)),
         }
+    }
+
+    /// Asks the server above, where there is one, and gives the journal as it is with what that has
+    /// told, and the CA that it has signed.
+    fn ask_upstream(
+        &mut self,
+        object: &TrustDomain,
+        settings: &DomainSettings,
+        published: &BTreeSet<Fingerprint>,
+        seen: &mut Seen,
+    ) -> (Journal, Option<Arc<CertificateAuthority>>) {
+        let now = clock::now();
+        let journal = self.authority.journal_or_new(settings);
+        let wishes = wishes(&journal, settings, published, now);
+        let told = self.upstream.ask(&self.context, object, settings, wishes);
+        let Some(told) = told else {
+            return (journal, None);
+        };
+        let followed = told.bundle.as_ref().map(|it| journal.following(it, now));
+        let (journal, refused) = match followed.transpose() {
+            Ok(followed) => (followed.flatten().unwrap_or(journal), None),
+            Err(refused) => (journal, Some(refused)),
+        };
+        seen.upstream(told.outcome, refused, journal.active().is_some());
+        (journal, told.ca)
     }
 
     /// The edition in the ClusterTrustBundle, where that is later than the journal's.

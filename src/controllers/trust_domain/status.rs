@@ -4,14 +4,15 @@ use jiff::Timestamp;
 
 use crate::api::conditions::{READY, RECONCILING, Report, STALLED, State, merge};
 use crate::api::{AuthorityStatus, TrustDomain, TrustDomainStatus};
-use crate::authority::Journal;
+use crate::authority::{Journal, UpstreamBundleError};
 use crate::controllers::trust_domain::authority::Problem;
 use crate::controllers::trust_domain::publish::Outcome;
 use crate::controllers::trust_domain::status_conditions::{
-    API_NOT_SERVED, authority, bundle, pod_certificates, server, ttl_capped,
+    API_NOT_SERVED, authority, bundle, pod_certificates, server, ttl_capped, upstream,
 };
 use crate::domains::{Conflict, DomainSettings, SettingsError, cluster_trust_bundle_name};
 use crate::server::Listening;
+use crate::upstream::UpstreamProblem;
 
 /// What a reconcile saw.
 #[derive(Debug)]
@@ -39,6 +40,19 @@ pub(super) struct Seen {
     pub(super) sequence: Option<u64>,
     pub(super) active_until: Option<Timestamp>,
     bundle_until: Option<Timestamp>,
+    /// How it stands with the server above, where there is one.
+    pub(super) server_above: Option<ServerAbove>,
+}
+
+/// How it stands with a server above.
+#[derive(Debug)]
+pub(super) enum ServerAbove {
+    /// It was not asked yet.
+    Awaited,
+    /// It does what it is asked for.
+    Good,
+    /// It does not.
+    Bad(Problem),
 }
 
 impl Seen {
@@ -62,6 +76,7 @@ impl Seen {
             sequence: None,
             active_until: None,
             bundle_until: None,
+            server_above: None,
         }
     }
 
@@ -73,6 +88,35 @@ impl Seen {
         self.sequence = Some(journal.sequence());
         self.active_until = journal.ledger().active().map(|record| record.not_after);
         self.bundle_until = journal.ledger().records().iter().map(|r| r.not_after).max();
+    }
+
+    /// Takes note of what came of asking the server above, and of why its bundle was not followed.
+    /// Where no CA is active, that is what is wrong with the authority.
+    pub(super) fn upstream(
+        &mut self,
+        outcome: Option<Result<(), UpstreamProblem>>,
+        refused: Option<UpstreamBundleError>,
+        is_active: bool,
+    ) {
+        let problem = match (&outcome, refused) {
+            (Some(Err(problem)), _) => Some(Problem {
+                reason: problem.reason(),
+                message: problem.to_string(),
+            }),
+            (_, Some(refused)) => Some(Problem {
+                reason: "InvalidBundle",
+                message: refused.to_string(),
+            }),
+            _ => None,
+        };
+        if !is_active && let Some(problem) = &problem {
+            self.problem.get_or_insert_with(|| problem.clone());
+        }
+        self.server_above = Some(match (problem, outcome) {
+            (Some(problem), _) => ServerAbove::Bad(problem),
+            (None, Some(_)) => ServerAbove::Good,
+            (None, None) => ServerAbove::Awaited,
+        });
     }
 
     /// Whether something that may go well at the next attempt did not.
@@ -191,9 +235,9 @@ pub(super) fn serving(
             ready.message.clone(),
         ));
     }
-    if let Some(capped) = ttl_capped(settings, seen, now) {
-        reports.push(capped);
-    }
+    reports.extend(ttl_capped(settings, seen, now));
+    // What signs goes on without the server above.
+    reports.extend(upstream(seen));
     reports.insert(0, ready);
     let status = TrustDomainStatus {
         signer_name: Some(settings.signer_name.clone()),

@@ -1,11 +1,13 @@
 //! The conditions of a TrustDomain that is served, from what was seen. Pure.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{Report, State};
 use crate::controllers::trust_domain::publish::Outcome;
 use crate::controllers::trust_domain::rights::rule_to_add;
-use crate::controllers::trust_domain::status::Seen;
+use crate::controllers::trust_domain::status::{Seen, ServerAbove};
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 use crate::server::Listening;
 
@@ -17,6 +19,8 @@ pub(super) const BUNDLE_PUBLISHED: &str = "BundlePublished";
 const POD_CERTIFICATES: &str = "PodCertificates";
 /// The API of spire-server is served.
 const SERVER_READY: &str = "ServerReady";
+/// The server above answers, and we are a server below it.
+const UPSTREAM_REACHABLE: &str = "UpstreamReachable";
 /// Reason of [`POD_CERTIFICATES`] where the cluster is too old for them.
 pub(super) const API_NOT_SERVED: &str = "APINotServed";
 /// Certificates live shorter than asked for, because the CA ends before.
@@ -80,6 +84,31 @@ pub(super) fn server(settings: &DomainSettings, seen: &Seen) -> Option<Report> {
         }
     };
     Some(report)
+}
+
+/// How it stands with the server above, where there is one.
+pub(super) fn upstream(seen: &Seen) -> Option<Report> {
+    Some(match seen.server_above.as_ref()? {
+        ServerAbove::Awaited => Report::new(
+            UPSTREAM_REACHABLE,
+            State::Unknown,
+            "Connecting",
+            "the server above was not asked yet",
+        ),
+        ServerAbove::Good => Report::new(
+            UPSTREAM_REACHABLE,
+            true,
+            "Reachable",
+            "the server above signs our CAs and gives its bundle",
+        ),
+        ServerAbove::Bad(problem) => {
+            let until = seen.active_until.map_or_else(String::new, |until| {
+                format!("; the CA that there is signs until {until}")
+            });
+            let message = format!("{}{until}", problem.message);
+            Report::new(UPSTREAM_REACHABLE, false, problem.reason, message)
+        }
+    })
 }
 
 pub(super) fn bundle(settings: &DomainSettings, seen: &Seen) -> Report {
@@ -211,7 +240,9 @@ pub(super) fn pod_certificates(settings: &DomainSettings, seen: &Seen) -> Report
 
 pub(super) fn ttl_capped(settings: &DomainSettings, seen: &Seen, now: Timestamp) -> Option<Report> {
     let until = seen.active_until?;
-    let ttl = SignedDuration::try_from(settings.pod_certificate_ttl).ok()?;
+    let server = settings.server.as_ref();
+    let ttl = server.map_or(Duration::ZERO, |it| it.x509_svid_ttl);
+    let ttl = SignedDuration::try_from(ttl.max(settings.pod_certificate_ttl)).ok()?;
     (now.duration_until(until) < ttl).then(|| {
         let message =
             format!("the CA ends at {until}, before certificates that live {ttl:#} would");

@@ -19,6 +19,7 @@ use crate::controllers::trust_domain::authority::AuthorityKeeper;
 use crate::controllers::trust_domain::reconcile::Reconciliation;
 use crate::controllers::trust_domain::rights::Rights;
 use crate::controllers::trust_domain::server::ServerRunner;
+use crate::controllers::trust_domain::upstream::UpstreamRunner;
 use crate::domains::{DomainSettings, cluster_trust_bundle_name};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::context::Context;
@@ -59,6 +60,7 @@ pub(super) struct Worker {
     pub(super) led: bool,
     signer: SignerRunner,
     pub(super) server: ServerRunner,
+    pub(super) upstream: UpstreamRunner,
 }
 
 /// A cache and what it watches.
@@ -117,6 +119,7 @@ impl Worker {
             led: false,
             signer: SignerRunner::default(),
             server: ServerRunner::default(),
+            upstream: UpstreamRunner::default(),
         }
     }
 
@@ -164,6 +167,7 @@ impl Worker {
                 _ = leadership.changed() => {}
                 _ = certificates_api.changed() => {}
                 () = self.server.changed() => {}
+                () = self.upstream.changed() => {}
                 () = next_change(self.cluster_trust_bundle.as_mut()) => {}
                 () = next_change(self.config_maps.as_mut()) => {}
                 _ = namespaces.changed(), if has_copies => {}
@@ -202,6 +206,7 @@ impl Worker {
         self.signer.stop();
         self.context.signers.set(&self.name, None);
         self.server.stop();
+        self.upstream.stop();
         self.published = None;
         self.serving = None;
         self.cluster_trust_bundle = None;

@@ -1,7 +1,8 @@
-//! The interface of spire-server as protobuf (`proto/`): messages, clients and servers.
+//! The interface of spire-server as protobuf (`proto/`): messages, clients and servers. And the
+//! Workload API, of which we are a client.
 //!
 //! All below `generated` is written by `make codegen`. Names and numbers are those of
-//! spire-api-sdk; nothing is added to them. One message has its code here, [`sync_response`].
+//! spire-api-sdk and of the SPIFFE standard; nothing is added to them. One message has its code here, [`sync_response`].
 
 #![allow(
     clippy::pedantic,
@@ -64,6 +65,11 @@ mod server {
             include!("generated/spire.api.server.trustdomain.v1.rs");
         }
     }
+}
+
+/// The SPIFFE Workload API, which has no package.
+pub mod workload {
+    include!("generated/_.rs");
 }
 
 pub use self::server::{

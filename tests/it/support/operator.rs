@@ -28,6 +28,8 @@ pub(crate) struct Operator {
     address: String,
     /// Folder of the administration sockets.
     sockets: PathBuf,
+    /// Folder of tokens to show to servers above.
+    tokens: PathBuf,
 }
 
 /// The operator that runs on the shared control plane, with its state in `spiffe-system`.
@@ -72,7 +74,10 @@ impl Operator {
         let address = ["--server-address", "127.0.0.1"];
         let address = address.iter().filter(|_| !is_given);
         let socket = ["--admin-socket", socket];
-        let server = address.chain(&socket);
+        let tokens = log.with_extension("tokens");
+        std::fs::create_dir(&tokens).unwrap();
+        let token_folder = ["--token-folder", tokens.to_str().unwrap()];
+        let server = address.chain(&socket).chain(&token_folder);
         let arguments = common.iter().chain(&http).chain(server).chain(arguments);
         let process = Process::start("the operator", program, arguments, log);
         let address = process.wait_until("the operator to listen", SOON, || async {
@@ -88,6 +93,7 @@ impl Operator {
             process,
             address,
             sockets,
+            tokens,
         }
     }
 
@@ -99,6 +105,11 @@ impl Operator {
     /// The administration socket of the server of the TrustDomain `name`.
     pub(crate) fn admin_socket(&self, name: &str) -> PathBuf {
         self.sockets.join(name)
+    }
+
+    /// The folder in which it finds tokens to show to servers above.
+    pub(crate) fn token_folder(&self) -> &Path {
+        &self.tokens
     }
 
     /// Its process.

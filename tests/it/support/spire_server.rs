@@ -23,7 +23,7 @@ pub(crate) struct SpireServerCli {
     socket: PathBuf,
 }
 
-/// A running server with `join_token` attestation, a database in a file, and keys in memory.
+/// A running server with `join_token` attestation, and its database and keys in files.
 pub(crate) struct SpireServer {
     process: Process,
     trust_domain: String,
@@ -53,7 +53,7 @@ plugins {{
     database_type = "sqlite3"
     connection_string = "{path}/datastore.sqlite3"
   }} }}
-  KeyManager "memory" {{ plugin_data {{}} }}
+  KeyManager "disk" {{ plugin_data {{ keys_path = "{path}/keys.json" }} }}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
   {plugins}
 }}
@@ -62,22 +62,36 @@ plugins {{
         let file = folder.path().join("server.conf");
         fs::write(&file, configuration).unwrap();
         let cli = SpireServerCli::new(folder.path().join("server.sock")).await;
-        let arguments = ["run", "-config", file.to_str().unwrap()];
-        let log = folder.path().join("server.log");
         let server = Self {
-            process: Process::start("spire-server", &cli.program, arguments, log),
+            process: process(&cli, folder.path()),
             trust_domain: trust_domain.to_owned(),
             port,
             cli,
             folder,
         };
+        server.healthy().await;
         server
-            .process
+    }
+
+    /// Kills it, and waits for its end.
+    pub(crate) async fn kill(&self) {
+        self.process.signal("KILL");
+        self.process.ended(SOON).await;
+    }
+
+    /// Starts it once more after it was killed, with what it has in its files, and waits until it
+    /// serves.
+    pub(crate) async fn restart(&mut self) {
+        self.process = process(&self.cli, self.folder.path());
+        self.healthy().await;
+    }
+
+    async fn healthy(&self) {
+        self.process
             .wait_until("the server to be healthy", SOON, || {
-                server.cli.run("healthcheck")
+                self.cli.run("healthcheck")
             })
             .await;
-        server
     }
 
     /// Its process.
@@ -198,6 +212,13 @@ impl SpireServerCli {
         assert_eq!(results[0]["status"]["code"], 0, "{created}");
         results[0]["entry"]["id"].as_str().unwrap().to_owned()
     }
+}
+
+fn process(cli: &SpireServerCli, folder: &Path) -> Process {
+    let file = folder.join("server.conf");
+    let arguments = ["run", "-config", file.to_str().unwrap()];
+    let log = folder.join("server.log");
+    Process::start("spire-server", &cli.program, arguments, log)
 }
 
 /// By what an agent knows this process and its children.

@@ -74,9 +74,6 @@ impl LocalAuthorityService {
             | AuthorityCommandError::Refused {
                 source: CommandError::NotActive,
             } => Status::unavailable(INITIALIZING),
-            AuthorityCommandError::Refused {
-                source: error @ CommandError::Imported,
-            } => Status::failed_precondition(format!("{failed}: {error}")),
             error => failure(&failed, &error),
         })?;
         let prepared = prepared(journal.ledger_of(kind));
@@ -126,6 +123,9 @@ impl LocalAuthorityService {
 fn failure(failed: &str, error: &AuthorityCommandError) -> Status {
     let why = error_chain(error);
     match error {
+        AuthorityCommandError::Refused {
+            source: CommandError::Imported | CommandError::Upstream,
+        } => Status::failed_precondition(format!("{failed}: {why}")),
         AuthorityCommandError::Refused { .. } | AuthorityCommandError::Aborted { .. } => {
             internal(failed, why)
         }
