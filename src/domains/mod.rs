@@ -16,8 +16,9 @@ pub use agent_path::{AgentPathData, AgentPathError, AgentPathTemplate};
 pub use conflicts::{Claim, Conflict, conflicts};
 pub use names::{
     CLUSTER_TRUST_BUNDLE_SUFFIX, HINT_ANNOTATION, OPERATOR_DOMAIN, REPLACE_AUTHORITY_ANNOTATION,
-    SPIFFE_ID_ANNOTATION, agent_object_name, cluster_trust_bundle_name, default_signer_name,
-    label_value, name_part, object_name, signer_name_error,
+    SPIFFE_ID_ANNOTATION, agent_object_name, cluster_trust_bundle_labels,
+    cluster_trust_bundle_name, default_signer_name, label_value, name_part, object_name,
+    signer_name_error,
 };
 pub use node_attestors::{
     AttestorSettings, CaBundle, K8sPsatSettings, NoServiceAccount, X509PopSettings, X509PopTrust,

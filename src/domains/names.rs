@@ -68,6 +68,20 @@ pub fn cluster_trust_bundle_name(signer_name: &str) -> String {
     )
 }
 
+/// The labels that the SPIFFE draft for delivery by files gives the ClusterTrustBundle of a trust domain.
+#[must_use]
+pub fn cluster_trust_bundle_labels(trust_domain: &TrustDomainName) -> [(String, String); 3] {
+    let trust_domain = label_value(trust_domain.as_str());
+    [
+        ("k8s.spiffe.io/canarying".into(), "live".into()),
+        (
+            "k8s.spiffe.io/workload-trust-domain".into(),
+            trust_domain.clone(),
+        ),
+        ("k8s.spiffe.io/peer-trust-domain".into(), trust_domain),
+    ]
+}
+
 /// `value` where it may be a label's value, else a hash of it.
 #[must_use]
 pub fn label_value(value: &str) -> String {

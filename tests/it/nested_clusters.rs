@@ -16,7 +16,7 @@ use spiffe_operator::{
 
 use crate::support::{
     AGENT_ACCOUNT, Attestor, ChildCluster, Passage, SOON, Served, SpireAgent, World, apply,
-    certificate_pod, pod, verdict, wait_until,
+    certificate_pod, merge_patch, pod, verdict, wait_until,
 };
 
 /// Lets the pods with the label `app: web` in the namespaces of `children` have an ID with the
@@ -105,6 +105,20 @@ async fn pods_of_a_nested_cluster_get_certificates_and_what_it_has_goes_with_the
     child.apply(world, bundle).await;
     child.is_ready(world).await;
 
+    // What pods choose the bundle by comes back, too.
+    let bundles = Api::<ClusterTrustBundle>::all(child.client.clone());
+    let label = "k8s.spiffe.io/workload-trust-domain";
+    let without = json!({ "metadata": { "labels": { label: null } } });
+    merge_patch(&bundles, &world.bundle_name(), without).await;
+    wait_until("the label of the bundle", SOON, || async {
+        let bundle = bundles.get(&world.bundle_name()).await.unwrap();
+        let found = bundle.labels().get(label);
+        (found == Some(&server.trust_domain))
+            .then_some(())
+            .ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+
     // What stock agents of the cluster begin with.
     let copies = Api::<ConfigMap>::namespaced(child.client.clone(), "spire-system");
     let bundle_there = || async {
@@ -145,7 +159,6 @@ async fn pods_of_a_nested_cluster_get_certificates_and_what_it_has_goes_with_the
         found.map_or(Ok(()), |found| Err(format!("{found:?}")))
     })
     .await;
-    let bundles = Api::<ClusterTrustBundle>::all(child.client.clone());
     assert!(
         bundles
             .get_opt(&world.bundle_name())

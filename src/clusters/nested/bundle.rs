@@ -22,7 +22,7 @@ use crate::clusters::cache::Cache;
 use crate::clusters::certificates_api::{CertificatesApi, ClusterTrustBundle};
 use crate::clusters::pod_certificates::{Signer, SignerRunner};
 use crate::clusters::{CallError, call};
-use crate::domains::{cluster_trust_bundle_name, label_value};
+use crate::domains::{cluster_trust_bundle_labels, cluster_trust_bundle_name, label_value};
 use crate::runtime::context::Context;
 use crate::spiffe::{Bundle, Fingerprint};
 
@@ -271,7 +271,7 @@ async fn publish(
         let desired = cluster_trust_bundle(owner, resource, signer, bundle);
         let name = cluster_trust_bundle_name(&signer.signer_name);
         let found = cache.get("", &name);
-        if found.is_none_or(|found| found.spec != desired.spec) {
+        if !found.is_some_and(|found| is_as_desired(&found, &desired)) {
             let api = Api::<ClusterTrustBundle>::all_with(context.client.clone(), resource);
             problems.extend(apply(context, cache.is_complete(), &api, &name, &desired).await);
         }
@@ -326,6 +326,8 @@ fn cluster_trust_bundle(
     signer: &Signer,
     bundle: &Bundle,
 ) -> ClusterTrustBundle {
+    let mut all_labels = labels(owner);
+    all_labels.extend(cluster_trust_bundle_labels(&signer.trust_domain));
     ClusterTrustBundle {
         types: Some(TypeMeta {
             api_version: resource.api_version.clone(),
@@ -333,7 +335,7 @@ fn cluster_trust_bundle(
         }),
         metadata: ObjectMeta {
             name: Some(cluster_trust_bundle_name(&signer.signer_name)),
-            labels: Some(labels(owner)),
+            labels: Some(all_labels),
             ..ObjectMeta::default()
         },
         spec: ClusterTrustBundleSpec {
@@ -342,6 +344,14 @@ fn cluster_trust_bundle(
         },
         status: None,
     }
+}
+
+/// Whether a ClusterTrustBundle has what pods look for. Further labels are somebody else's.
+fn is_as_desired(found: &ClusterTrustBundle, desired: &ClusterTrustBundle) -> bool {
+    let labels = found.metadata.labels.clone().unwrap_or_default();
+    let mut desired_labels = desired.metadata.labels.iter().flatten();
+    found.spec == desired.spec
+        && desired_labels.all(|(name, value)| labels.get(name) == Some(value))
 }
 
 fn labels(owner: &str) -> BTreeMap<String, String> {

@@ -11,7 +11,9 @@ use kube::core::{NotUsed, Object};
 use crate::api::{BundleConfigMapSettings, BundleFormat, TrustDomain};
 use crate::authority::Edition;
 use crate::clusters::certificates_api::ClusterTrustBundle;
-use crate::domains::{DomainSettings, cluster_trust_bundle_name, label_value};
+use crate::domains::{
+    DomainSettings, cluster_trust_bundle_labels, cluster_trust_bundle_name, label_value,
+};
 use crate::spiffe::Bundle;
 
 /// Label that says who made an object.
@@ -85,8 +87,7 @@ fn annotations(edition: &Edition) -> BTreeMap<String, String> {
     ])
 }
 
-/// The ClusterTrustBundle of a trust domain, with the labels that the SPIFFE draft for delivery by
-/// files gives such bundles.
+/// The ClusterTrustBundle of a trust domain.
 #[must_use]
 pub(super) fn cluster_trust_bundle(
     settings: &DomainSettings,
@@ -94,14 +95,8 @@ pub(super) fn cluster_trust_bundle(
     bundle: &Bundle,
     edition: &Edition,
 ) -> ClusterTrustBundle {
-    let trust_domain = label_value(settings.trust_domain.as_str());
     let mut labels = labels(&owner.name);
-    labels.insert("k8s.spiffe.io/canarying".into(), "live".into());
-    labels.insert(
-        "k8s.spiffe.io/workload-trust-domain".into(),
-        trust_domain.clone(),
-    );
-    labels.insert("k8s.spiffe.io/peer-trust-domain".into(), trust_domain);
+    labels.extend(cluster_trust_bundle_labels(&settings.trust_domain));
     Object {
         types: None,
         metadata: ObjectMeta {
