@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{CHART, apply_dry, control_plane, documents, helm};
+use crate::support::{CHART, apply_dry, control_plane, documents, helm, unique};
 
 const KUBECONFIG: &str = "\
 clusters: [{name: a, cluster: {server: 'https://child.example'}}]
@@ -247,8 +247,10 @@ async fn an_api_server_takes_all_that_is_rendered() {
     let control_plane = control_plane().await;
     let client = control_plane.install_crds().await;
     control_plane.ensure_namespace("spiffe-system").await;
+    // Another test may have a NestedCluster of the usual name, which stays in its trust domain.
     let nested = format!(
-        "kubeConfigs.child01.kubeConfigBase64={}",
+        "kubeConfigs.{}.kubeConfigBase64={}",
+        unique("child"),
         base64(KUBECONFIG)
     );
     let server = json!({ "server": { "port": 8443 }, "caTTL": "48h" });
